@@ -1,0 +1,374 @@
+"""The operator's bench: run, web, worker, simulate, tail, twiml, verify."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import click
+from msgspec.structs import replace
+from redis import Redis, RedisError
+
+from app import fold
+from app.conference import document, encode
+from app.store import embedded, keys
+from app.store.connect import WrongShards, claim_layout, connect
+from app.store.feed import subscribe
+from app.store.snapshots import Snapshots
+from app.supervisor import Process, Supervisor
+from app.twilio.callbacks import read
+from app.twilio.sids import is_sid
+from app.twilio.twiml import participant_parameters
+from app.twilio.twiml import twiml as twiml_document
+from config.logs import configure_logs
+from config.settings import Settings, SettingsError, from_env
+
+PATIENCE = 5.0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Offhook always knows who is in which Twilio conference, because Twilio told it."""
+
+
+@main.command()
+@click.option("--demo", is_flag=True, help="Bring simulated conferences, and an account for them if none is set.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
+@click.option(
+    "--conferences",
+    type=click.IntRange(1, 200),
+    default=8,
+    show_default=True,
+    help="How many the demo keeps up.",
+)
+def run(demo: bool, host: str, workers: int, conferences: int) -> None:
+    """Start everything: Valkey (unless REDIS_URL is set), worker and web. Ctrl-C or SIGTERM stops all of it."""
+    settings = _settings()
+    configure_logs(settings.log_level)
+    environ = dict(os.environ)
+    demo_key = None
+    with _only_one(settings.data_dir):
+        if demo:
+            demo_key = _demo_account(settings, environ)
+            settings = _settings(environ)
+        if not settings.accounts:
+            raise click.ClickException(
+                "No Twilio account is configured, so no callback could be believed. Set TWILIO_ACCOUNT_SID and "
+                "TWILIO_AUTH_TOKEN, or have a look first with: offhook run --demo"
+            )
+        _check_free(host, settings.port)
+        processes: list[Process] = []
+        if settings.redis_url is None:
+            processes.append(_valkey(settings.data_dir, environ))
+            environ["REDIS_URL"] = embedded.url(settings.data_dir)
+            settings = _settings(environ)
+        else:
+            _check_redis(settings)
+        here = [sys.executable, "-m", "app"]
+        local = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{settings.port}"  # noqa: S104 - compared, not bound
+        processes += [
+            Process(f"worker {number}", [sys.executable, "-m", "workers"], environ) for number in range(1, workers + 1)
+        ]
+        processes.append(
+            Process("web", [*here, "web", "--host", host], environ, ready=lambda: _answers(f"{local}/readyz"))
+        )
+        if demo:
+            simulate_command = [*here, "simulate", "--url", f"{local}/webhooks/twilio", "--quiet"]
+            processes.append(Process("demo", [*simulate_command, "--conferences", str(conferences)], environ))
+        Supervisor(processes).run(started=lambda: _greet(local, settings, demo_key))
+
+
+@main.command()
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - a server's default
+def web(host: str) -> None:
+    """Start the web process alone (gunicorn). Needs REDIS_URL."""
+    settings = _settings()
+    if settings.redis_url is None:
+        raise click.ClickException(
+            "REDIS_URL is not set. `offhook run` brings a Redis of its own; web needs to be told."
+        )
+    if not settings.accounts:
+        raise click.ClickException(
+            "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not set: no callback could be believed."
+        )
+    try:
+        claim_layout(connect(settings.redis_url, patience=PATIENCE), settings.shards)
+    except WrongShards as error:
+        raise click.ClickException(str(error)) from error
+    except RedisError:
+        pass  # it may come back; until then each callback is answered 503
+    address = ["--bind", f"{host}:{settings.port}", "--workers", str(settings.web_concurrency)]
+    gunicorn = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--config",
+        "python:config.gunicorn",
+        *address,
+        "app.wsgi:main()",
+    ]
+    os.execv(sys.executable, gunicorn)  # noqa: S606 - our own command; a fresh process, so that gevent comes first
+
+
+@main.command()
+def worker() -> None:
+    """Start a worker process alone. Needs REDIS_URL."""
+    os.execv(sys.executable, [sys.executable, "-m", "workers"])  # noqa: S606 - our own command
+
+
+@main.command()
+@click.option("--url", default=None, help="Where to send callbacks [default: this machine's Offhook].")
+@click.option("--conferences", type=click.IntRange(1, 2000), default=8, show_default=True, help="Kept up at a time.")
+@click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True, help="Times real time.")
+@click.option("--seed", type=int, default=None, help="The same stories again.")
+@click.option("--seconds", type=click.FloatRange(0.1), default=None, help="Stop after so long [default: Ctrl-C].")
+@click.option("--quiet", is_flag=True, help="No progress line.")
+def simulate(
+    url: str | None, conferences: int, speed: float, seed: int | None, seconds: float | None, quiet: bool
+) -> None:
+    """Send the signed callbacks of made-up conferences, as Twilio would, until stopped."""
+    from app.simulator.run import Report
+    from app.simulator.run import simulate as play
+    from app.simulator.sender import Sender
+
+    settings = _settings()
+    account = next(iter(settings.accounts.values()), None)
+    if account is None:
+        raise click.ClickException(
+            "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not set: the callbacks must be signed."
+        )
+    token = next(key.secret.decode() for key in account.keys if key.algorithm == "sha1")
+    base = settings.public_url or f"http://127.0.0.1:{settings.port}"
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if seconds is not None:
+        timer = threading.Timer(seconds, stop.set)
+        timer.daemon = True
+        timer.start()
+
+    def progress(report: Report) -> None:
+        if not quiet:
+            click.echo(
+                f"\r{report.accepted} stored, {report.refused} refused, {report.unanswered} unanswered ",
+                nl=False,
+            )
+
+    sender = Sender(url or f"{base}/webhooks/twilio", token)
+    play(sender, account.sid, conferences=conferences, seed=seed, speed=speed, stop=stop, report=progress)
+    if not quiet:
+        click.echo()
+
+
+@main.command()
+@click.argument("conference", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Each message as it is published, one a line.")
+def tail(conference: str | None, as_json: bool) -> None:
+    """Show changes as they are committed: of all conferences, or of one by its sid."""
+    if conference is not None and not is_sid("CF", conference):
+        raise click.ClickException("That is no conference sid: expected CF and 32 hexadecimal digits.")
+    redis = _redis(_settings())
+    channel = keys.conference_channel(conference) if conference else keys.ALL_CONFERENCES
+    try:
+        with subscribe(redis, channel) as messages:
+            click.echo(f"listening on {channel}", err=True)
+            for message in messages:
+                click.echo(message if as_json else _line(json.loads(message)))
+    except KeyboardInterrupt:
+        return
+    except RedisError as error:
+        raise click.ClickException(f"Redis has gone: {error}") from error
+
+
+@main.command()
+@click.argument("room")
+def twiml(room: str) -> None:
+    """Print the TwiML that puts a call into ROOM and tells us about it, and the same for the Participants API."""
+    settings = _settings()
+    if settings.public_url is None:
+        raise click.ClickException("PUBLIC_URL is not set: Twilio must be told where on the internet this Offhook is.")
+    click.echo(twiml_document(room, settings.public_url))
+    click.echo("\nThe same for POST …/Conferences/ROOM/Participants.json, beside From and To:\n")
+    for name, value in participant_parameters(settings.public_url):
+        click.echo(f"  {name}={value}")
+    click.echo(
+        "\nGive every leg the same attributes: the first participant's decide for the whole conference.",
+        err=True,
+    )
+
+
+@main.command()
+def verify() -> None:
+    """Fold every log again and compare it with its document. Ends with status 1 if any differs."""
+    settings = _settings()
+    snapshots = Snapshots(_redis(settings), settings.shards)
+    checked, wrong = 0, 0
+    for sid in snapshots.sids():
+        checked += 1
+        if not _agrees(snapshots, sid):
+            wrong += 1
+            click.echo(f"{sid}: its document is not what its log tells")
+    click.echo(f"{checked} conferences folded again, {wrong} differ")
+    sys.exit(1 if wrong else 0)
+
+
+def _agrees(snapshots: Snapshots, sid: str) -> bool:
+    """Documents and logs are committed together; a change between the two reads is looked at once more."""
+    for _ in range(3):
+        shard = keys.shard_of(sid, snapshots.shards)
+        kept = snapshots.load(shard, [sid])[sid].conference
+        events = [replace(read(entry.callback), conference_sid=sid) for entry in snapshots.logs(shard, [sid])[sid]]
+        told = fold.fold(events)
+        header = replace(told.header, revision=kept.header.revision, heard_at=kept.header.heard_at)
+        written = document(encode(header), map(encode, told.in_order()))
+        if written == document(encode(kept.header), map(encode, kept.in_order())):
+            return True
+    return False
+
+
+def _settings(environ: dict[str, str] | None = None) -> Settings:
+    try:
+        return from_env(os.environ if environ is None else environ)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _redis(settings: Settings) -> Redis:
+    """The Redis of the settings, or the one that `offhook run` has started in the data directory."""
+    redis = connect(settings.redis_url or embedded.url(settings.data_dir), patience=PATIENCE)
+    try:
+        redis.ping()
+    except RedisError as error:
+        where = "at REDIS_URL" if settings.redis_url else f"in {settings.data_dir}; is `offhook run` running?"
+        raise click.ClickException(f"No Redis answers {where}") from error
+    return redis
+
+
+@contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    """Two at once on the same files would ruin them."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("w")
+    except OSError as error:
+        raise click.ClickException(f"OFFHOOK_DATA_DIR: {data_dir} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise click.ClickException(
+                f"Another Offhook is running on {data_dir}. Stop it, or give this one its own OFFHOOK_DATA_DIR."
+            ) from None
+        yield
+
+
+def _demo_account(settings: Settings, environ: dict[str, str]) -> str:
+    """Give the demo an account and a key that last as long as the data directory. Returns the key, `name:secret`."""
+    file = settings.data_dir / "demo.json"
+    if file.exists():
+        demo: dict[str, str] = json.loads(file.read_text())
+    else:
+        demo = {
+            "sid": f"AC{secrets.token_hex(16)}",
+            "token": secrets.token_hex(16),
+            "key": secrets.token_hex(12),
+        }
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(demo))
+    if not settings.accounts:
+        environ |= {"TWILIO_ACCOUNT_SID": demo["sid"], "TWILIO_AUTH_TOKEN": demo["token"]}
+        environ.pop("PUBLIC_URL", None)
+    key = f"demo:{demo['key']}:read"
+    environ["OFFHOOK_API_KEYS"] = ",".join(filter(None, [environ.get("OFFHOOK_API_KEYS"), key]))
+    return f"demo:{demo['key']}"
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise click.ClickException(
+                f"Cannot listen on {host}:{port}: {error.strerror}. Set PORT to a free one, or stop what has it."
+            ) from error
+
+
+def _check_redis(settings: Settings) -> None:
+    try:
+        claim_layout(_redis(settings), settings.shards)
+    except WrongShards as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _valkey(data_dir: Path, environ: dict[str, str]) -> Process:
+    try:
+        command = embedded.command(data_dir)
+    except embedded.NoServer as error:
+        raise click.ClickException(str(error)) from error
+    redis = connect(embedded.url(data_dir), patience=1.0)
+
+    def ready() -> bool:
+        try:
+            return bool(redis.ping())
+        except RedisError:
+            return False
+
+    return Process("valkey", command, environ, ready=ready)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - our own http address
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _greet(local: str, settings: Settings, demo_key: str | None) -> None:
+    user = demo_key or '"$TWILIO_ACCOUNT_SID:$TWILIO_AUTH_TOKEN"'
+    page = local.replace("//", f"//{demo_key}@") if demo_key else local
+    bench = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "offhook" else "offhook"
+    command = Path(sys.executable).with_name(bench)
+    shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    data_dir = "" if settings.data_dir == Path(".offhook").absolute() else f"OFFHOOK_DATA_DIR={settings.data_dir} "
+    click.echo(
+        f"\nOffhook is running{' with simulated conferences' if demo_key else ''}.\n\n"
+        f"  look    {page}/\n"
+        f"  ask     curl -u {user} '{local}/api/conferences?status=in-progress'\n"
+        f"  follow  {data_dir}{shown} tail\n"
+        f"  stop    Ctrl-C\n"
+    )
+    if demo_key is None:
+        url = settings.public_url or "https://where-twilio-reaches-this"
+        click.echo(
+            f"Twilio's status callbacks belong at {url}/webhooks/twilio; `offhook twiml ROOM` prints them ready.\n"
+        )
+
+
+def _line(message: dict[str, Any]) -> str:
+    """One change for people: when, where, what, and who is there now."""
+    conference = message["conference"]
+    labels = {p["call_sid"]: p["label"] or p["call_sid"][:10] for p in message["participants"]}
+    events = ", ".join(f"{event['type']} {labels.get(event['call_sid'], '')}".strip() for event in message["events"])
+    name = conference["friendly_name"] or message["conference_sid"]
+    time = datetime.now(UTC).strftime("%H:%M:%S")
+    return f"{time}  {name[:28]:28}  {conference['counts']['present']:3} here  {events}"
+
+
+if __name__ == "__main__":
+    main()

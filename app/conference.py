@@ -1,0 +1,157 @@
+"""What is true now: a conference, the participants it has had, and the one JSON document every reader shares.
+
+Knows no clock, store, HTTP or settings. Times are UTC and ISO 8601, durations are seconds, values are Twilio's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from app.events import Recording
+
+Status = Literal["init", "in-progress", "completed"]
+ParticipantStatus = Literal["queued", "connecting", "ringing", "connected", "complete", "failed"]
+Interval = tuple[int, int]
+"""First and last number, both included."""
+
+
+class Stay(msgspec.Struct, frozen=True, kw_only=True):
+    """One presence of a call in the conference; a call can leave and come back."""
+
+    joined_at: datetime | None = None
+    """None: the join was never told."""
+    left_at: datetime | None = None
+    """None: still here."""
+    reason_left: str | None = None
+    call_status: str | None = None
+    inferred: bool = False
+    """The leave was not told: a later join, or the conference's end, showed it."""
+
+
+class Participant(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """One call in the conference, from the first that was heard of it. None is what nobody has told us."""
+
+    call_sid: str
+    label: str | None = None
+    status: ParticipantStatus = "queued"
+    call_status: str | None = None
+    muted: bool | None = None
+    hold: bool | None = None
+    coaching: bool | None = None
+    call_sid_to_coach: str | None = None
+    speaking: bool | None = None
+    """None until speech has been reported for this call: no news is not silence."""
+    start_conference_on_enter: bool | None = None
+    end_conference_on_exit: bool | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    joined_at: datetime | None = None
+    left_at: datetime | None = None
+    reason_left: str | None = None
+    stays: tuple[Stay, ...] = ()
+    talk_seconds: float | None = None
+    hold_seconds: float = 0.0
+    muted_seconds: float = 0.0
+    speaking_since: datetime | None = None
+    """Start of an interval that is still open, and so not yet in its total."""
+    hold_since: datetime | None = None
+    muted_since: datetime | None = None
+    from_: str | None = None
+    to: str | None = None
+    direction: str | None = None
+    answered_by: str | None = None
+    sip_response_code: str | None = None
+    call_duration: int | None = None
+    last_sequence: int | None = None
+    """The newest conference event folded in; None when one of them carried no number."""
+    events: int = 0
+    """How many conference events were about this call."""
+
+    @property
+    def present(self) -> bool:
+        """Whether the call is in the conference now."""
+        return bool(self.stays) and self.stays[-1].left_at is None
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Always counted from the participants. All but the first speak of those present."""
+
+    participants: int = 0
+    present: int = 0
+    muted: int = 0
+    hold: int = 0
+    coaching: int = 0
+    speaking: int = 0
+
+
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """How complete the picture is."""
+
+    events: tuple[str, ...] = ()
+    """Kinds of events observed. A kind that is not here was not told, which is not the same as not having happened."""
+    sequences: tuple[Interval, ...] = ()
+    """Sequence numbers heard."""
+    holes: tuple[Interval, ...] = ()
+    """Numbers not heard below the highest one that was. Numbering starts at 1, or at 0 where a 0 was heard."""
+    conflicts: tuple[int, ...] = ()
+    """Numbers under which different callbacks came."""
+
+    def heard(self, sequence: int) -> bool:
+        """Whether this number has come before."""
+        return any(first <= sequence <= last for first, last in reversed(self.sequences))
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about a conference but its participants."""
+
+    sid: str
+    account_sid: str
+    friendly_name: str | None = None
+    status: Status = "init"
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason_conference_ended: str | None = None
+    call_sid_ending_conference: str | None = None
+    participant_label_ending_conference: str | None = None
+    reason: str | None = None
+    """Twilio's sentence on why it ended."""
+    counts: Counts = Counts()
+    recordings: tuple[Recording, ...] = ()
+    coverage: Coverage = Coverage()
+    revision: int = 0
+    """Rises by one with each committed change. Not part of what the callbacks determine."""
+    heard_at: datetime | None = None
+    """When a callback of this conference last reached us. Not part of what the callbacks determine."""
+
+
+class Conference(msgspec.Struct, frozen=True):
+    """A conference and the participants it has had, by call sid."""
+
+    header: Header
+    participants: dict[str, Participant]
+
+    def in_order(self) -> list[Participant]:
+        """Participants by the time they were first heard of."""
+        return sorted(self.participants.values(), key=_seniority)
+
+
+def _seniority(participant: Participant) -> tuple[bool, datetime | None, str]:
+    return (participant.created_at is None, participant.created_at, participant.call_sid)
+
+
+encode = msgspec.json.Encoder().encode
+"""Any of these values as JSON bytes."""
+
+read_header = msgspec.json.Decoder(Header).decode
+read_participant = msgspec.json.Decoder(Participant).decode
+
+
+def document(header: bytes, participants: Iterable[bytes]) -> bytes:
+    """The native document from its encoded parts: the header's fields, then `participants`."""
+    return b'%b,"participants":[%b]}' % (header[:-1], b",".join(participants))

@@ -1,0 +1,105 @@
+"""What can happen to a conference: the callback as it came, and the typed event it tells of.
+
+Knows no clock, store, HTTP or settings. Values in, values out.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Media = Literal["form", "json"]
+
+
+class Callback(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A verified request of Twilio's, as it came. Nothing in it has been interpreted."""
+
+    body: bytes
+    """Its parameters as sent: the body of a POST, the query of a GET."""
+    media: Media = "form"
+    received_at: int
+    """Milliseconds since 1970, by the clock of whoever answered the request."""
+    key: str
+    """Name of the key that verified it."""
+    token: str = ""
+    """I-Twilio-Idempotency-Token: the same on each attempt, and not signed (Twilio docs, Connection Overrides)."""
+    query: str = ""
+    """A POST's own query: what the owner of the URL wrote into it."""
+    conference_sid: str | None = None
+    """The conference it was filed under by its call, where it names none itself."""
+
+
+Source = Literal["conference", "call", "recording"]
+"""Which of Twilio's callbacks told us. Only `conference` events carry a conference-wide sequence number."""
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One call's standing in a conference as an event shows it; None is what the event did not say."""
+
+    label: str | None = None
+    muted: bool | None = None
+    hold: bool | None = None
+    coaching: bool | None = None
+    start_conference_on_enter: bool | None = None
+    end_conference_on_exit: bool | None = None
+    call_status: str | None = None
+    reason_left: str | None = None
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What call progress tells about a call."""
+
+    status: str | None = None
+    from_: str | None = None
+    to: str | None = None
+    direction: str | None = None
+    answered_by: str | None = None
+    sip_response_code: str | None = None
+    duration: int | None = None
+    """Seconds, told when the call has ended."""
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """Why a conference ended."""
+
+    reason: str | None = None
+    call_sid: str | None = None
+    label: str | None = None
+    text: str | None = None
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """A recording as far as its callbacks have told. `status` is Twilio's word; `duration` is in seconds."""
+
+    sid: str
+    status: str
+    call_sid: str | None = None
+    url: str | None = None
+    duration: int | None = None
+    channels: int | None = None
+    source: str | None = None
+    start_time: datetime | None = None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened. Two callbacks that say the same have the same `id`."""
+
+    id: str
+    """Digest of everything the callback said; receive-side facts are not in it."""
+    source: Source
+    type: str
+    """Twilio's word, such as participant-mute; unknown words are kept as they came."""
+    account_sid: str
+    conference_sid: str | None = None
+    """None on a callback that names only a call; whoever files it knows the conference."""
+    call_sid: str | None = None
+    sequence: int | None = None
+    at: datetime | None = None
+    """When it happened, as Twilio says; UTC."""
+    friendly_name: str | None = None
+    leg: Leg | None = None
+    call: Call | None = None
+    ending: Ending | None = None
+    recording: Recording | None = None

@@ -1,0 +1,69 @@
+"""Sends one signed callback over HTTP, as Twilio does.
+
+urllib3 rather than requests: its pool keeps connections alive and is safe to share between threads, and it
+brings no cookies, no proxies from the environment and, when told so, neither redirects nor retries.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+from urllib.parse import urlencode, urlsplit
+from uuid import uuid4
+
+import urllib3
+from twilio.request_validator import RequestValidator
+
+KEPT_CONNECTIONS = 32
+
+
+class Sender:
+    """Delivers callbacks to one webhook URL, signed with one auth token; may be shared between threads."""
+
+    def __init__(self, url: str, auth_token: str, *, timeout: float = 15.0) -> None:
+        """`timeout` is seconds, for connecting and for each wait for an answer (15 is Twilio's read timeout).
+
+        The URL is used as it would be configured at Twilio: a fragment (Twilio's connection overrides) is
+        neither signed nor sent, and for https the port is left out of what is signed (Twilio docs, Webhooks
+        security). Raises ValueError when the URL is not absolute http or https, or holds credentials.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("the webhook URL is not absolute: give it as http://host/path or https://host/path")
+        if "@" in parts.netloc:
+            raise ValueError("the webhook URL holds a user name or password: the simulator cannot log in, leave it out")
+        self._url = url.partition("#")[0]
+        self._signed_url = self._url
+        if parts.scheme == "https" and parts.port is not None:
+            self._signed_url = self._url.replace(parts.netloc, parts.netloc.removesuffix(f":{parts.port}"), 1)
+        self._validator = RequestValidator(auth_token)
+        self._http = urllib3.PoolManager(maxsize=KEPT_CONNECTIONS, timeout=timeout, retries=False)
+
+    def send(
+        self,
+        parameters: Mapping[str, str],
+        *,
+        method: Literal["POST", "GET"] = "POST",
+        idempotency_token: str | None = None,
+    ) -> int:
+        """Sends once and returns the HTTP status, or 0 when no answer was had (no connection, timeout).
+
+        POST carries the parameters as a form, GET in the query. Attempts at one callback share its
+        `idempotency_token`; a new one is made when None. Redirects are answers: they are not followed.
+        """
+        form = urlencode(parameters)
+        headers = {
+            "User-Agent": "TwilioProxy/1.1",
+            "Accept": "*/*",
+            "I-Twilio-Idempotency-Token": idempotency_token or str(uuid4()),
+        }
+        if method == "GET":
+            joint = "&" if "?" in self._url else "?"
+            target, body = f"{self._url}{joint}{form}", None
+            headers["X-Twilio-Signature"] = self._validator.compute_signature(f"{self._signed_url}{joint}{form}", {})
+        else:
+            target, body = self._url, form
+            headers["Content-Type"] = "application/x-www-form-urlencoded; charset=utf-8"
+            headers["X-Twilio-Signature"] = self._validator.compute_signature(self._signed_url, parameters)
+        try:
+            return self._http.urlopen(method, target, body=body, headers=headers, redirect=False).status
+        except urllib3.exceptions.HTTPError:
+            return 0

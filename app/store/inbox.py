@@ -1,0 +1,215 @@
+"""Callbacks as they came, by shard: appended before they are acknowledged, claimed by one drain at a time.
+
+A shard's lease holds a random token. A commit carries the token and is refused when the lease has passed on, so what a
+paused or forgotten drain has worked out can never be written (see `snapshots.py`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from redis import Redis
+
+from app.events import Callback
+from app.store import keys
+
+WAKE_UP_LASTS = 5_000
+"""Milliseconds for which one wake-up stands for all. Its loss costs at most this; the sweep is sooner."""
+LEASE_LASTS = 5_000
+"""Milliseconds after which another drain may take over from one that died."""
+
+
+ONLY_NEW = b"$"
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True, tag="link"):
+    """Tells the shard of a call that the call has been seen in a conference."""
+
+    call_sid: str
+    conference_sid: str
+
+
+class Mail(msgspec.Struct, frozen=True, array_like=True, tag="mail"):
+    """A callback in an inbox."""
+
+    callback: Callback
+
+
+Entry = Mail | Link
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Entry).decode
+
+
+class Batch(NamedTuple):
+    """What one claim brought: the oldest entries of a shard, with the right to commit their effect."""
+
+    shard: int
+    token: str
+    epoch: str
+    entries: list[Entry]
+    first_id: bytes
+    last_id: bytes
+    """Stream ids of the first and the last of them."""
+
+
+class Backlog(NamedTuple):
+    """How one shard's inbox stands."""
+
+    waiting: int
+    oldest_id: bytes | None
+    leased: bool
+
+
+# Store an entry and ask whether a wake-up is due, in one step.
+# KEYS 1 inbox, 2 woken. ARGV 1 entry, 2 how long a wake-up stands, ms. Returns 1 when the caller owes a wake-up.
+APPEND = """
+redis.call('XADD', KEYS[1], '*', 'e', ARGV[1])
+if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[2]) then return 1 end
+return 0
+"""
+
+# Take or keep the lease and read the oldest entries. A full memory must not stop the draining that would empty it.
+# KEYS 1 lease, 2 inbox, 3 epoch. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new epoch.
+# Returns nil when another holds the lease, else {epoch, entries}; with no entries the lease is not held.
+CLAIM = """#!lua flags=allow-oom
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return nil end
+local entries = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[3])
+if #entries == 0 then
+  if holder then redis.call('DEL', KEYS[1]) end
+  return {'', entries}
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[3], ARGV[4], 'NX')
+return {redis.call('GET', KEYS[3]), entries}
+"""
+
+# Stop attending to a shard, unless there is mail: then whoever attends must go on. Atomic with APPEND, so mail is
+# either seen here, or finds no `woken` and owes a wake-up.
+# KEYS 1 inbox, 2 woken. Returns 1 when there is mail.
+LEAVE = """
+if redis.call('XLEN', KEYS[1]) > 0 then return 1 end
+redis.call('DEL', KEYS[2])
+return 0
+"""
+
+
+# Give the lease back early, if it is still one's own. KEYS 1 lease. ARGV 1 token.
+RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
+
+class Inbox:
+    """The inboxes of all shards."""
+
+    def __init__(self, redis: Redis, shards: int) -> None:
+        """`redis` must answer blocking reads of a second (see `wait`) where that is used."""
+        self.redis = redis
+        self.shards = shards
+        self._shards = {keys.inbox(shard).encode(): shard for shard in range(shards)}
+        self._append = redis.register_script(APPEND)
+        self._claim = redis.register_script(CLAIM)
+        self._leave = redis.register_script(LEAVE)
+        self._release = redis.register_script(RELEASE)
+
+    def shard_of(self, sid: str) -> int:
+        """The shard of a conference's sid, or of a call's or account's where no conference is named."""
+        return keys.shard_of(sid, self.shards)
+
+    def append(self, shard: int, callback: Callback) -> bool:
+        """Store a callback, in one round trip; it is safe once this returns. True: a wake-up is due.
+
+        Raises redis.RedisError when it is not known to be stored.
+        """
+        due = self._append([keys.inbox(shard), keys.woken(shard)], [_encode(Mail(callback)), WAKE_UP_LASTS])
+        return bool(due)
+
+    def forward(self, entries: Iterable[tuple[int, Entry]]) -> bool:
+        """Store entries found to belong to other shards, in one round trip. True: a wake-up is due."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard, entry in entries:
+                self._append([keys.inbox(shard), keys.woken(shard)], [_encode(entry), WAKE_UP_LASTS], client=pipe)
+            return any(pipe.execute())
+
+    def wait(self, seen: Mapping[int, bytes], seconds: float) -> list[int]:
+        """Block until some shard has an entry newer than the id `seen` of it; the shards that have. Empty: time is up.
+
+        A shard that is not in `seen` is looked at from its beginning; `ONLY_NEW` stands for what comes from now on.
+        """
+        streams: dict[Any, Any] = {name: seen.get(shard, b"0") for name, shard in self._shards.items()}
+        found: Any = self.redis.xread(streams, block=int(seconds * 1000), count=1)
+        return [self._shards[name] for name, _ in found or []]
+
+    def attend(self) -> None:
+        """Say that a drain is looking after every shard, for as long as a wake-up stands: nobody need ask for one."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.set(keys.woken(shard), "1", px=WAKE_UP_LASTS)
+            pipe.execute()
+
+    def claim(self, shard: int, most: int) -> Batch | None:
+        """Lease a shard and read its oldest `most` entries. None: another drain has it, or it has no mail."""
+        return self._claimed(shard, secrets.token_hex(16), most)
+
+    def claim_again(self, batch: Batch, most: int) -> Batch | None:
+        """Read on under the lease that a commit has kept."""
+        return self._claimed(batch.shard, batch.token, most)
+
+    def _claimed(self, shard: int, token: str, most: int) -> Batch | None:
+        names = [keys.lease(shard), keys.inbox(shard), keys.epoch(shard)]
+        answer = self._claim(names, [token, LEASE_LASTS, most, secrets.token_hex(8)])
+        if answer is None or not answer[1]:
+            return None
+        epoch, entries = answer
+        return Batch(
+            shard=shard,
+            token=token,
+            epoch=epoch.decode(),
+            entries=[_decode(fields[1]) for _, fields in entries],
+            first_id=entries[0][0],
+            last_id=entries[-1][0],
+        )
+
+    def release(self, batch: Batch) -> None:
+        """Give back the lease that a commit has kept, with mail still waiting."""
+        self._release([keys.lease(batch.shard)], [batch.token])
+
+    def leave(self) -> bool:
+        """Stop attending, shard by shard. True: some shard has mail that must still be seen to."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                self._leave([keys.inbox(shard), keys.woken(shard)], client=pipe)
+            return any(pipe.execute())
+
+    def backlog(self) -> list[Backlog]:
+        """Every shard's standing, in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.xlen(keys.inbox(shard))
+                pipe.xrange(keys.inbox(shard), count=1)
+                pipe.exists(keys.lease(shard))
+            answers = pipe.execute()
+        return [
+            Backlog(waiting, oldest[0][0] if oldest else None, bool(leased))
+            for waiting, oldest, leased in _threes(answers)
+        ]
+
+    def probe(self, word: str) -> bool:
+        """Write and forget a word, as storing a callback would. Whether Redis keeps an append-only file.
+
+        Raises redis.RedisError when nothing can be stored.
+        """
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.set(keys.PROBE, word, px=1000)
+            pipe.info("persistence")
+            _, persistence = pipe.execute()
+        return bool(persistence.get("aof_enabled"))
+
+
+def _threes(answers: Sequence[Any]) -> Iterable[tuple[Any, Any, Any]]:
+    return zip(answers[::3], answers[1::3], answers[2::3], strict=True)

@@ -1,0 +1,77 @@
+"""Where to find conferences: one sorted set a shard, read in lexical order.
+
+An entry is a digest of what is asked for, then the time the conference was created, then its sid. All entries for one
+question stand together, oldest first, so a page is one range from a cursor and costs the same among a hundred thousand
+conferences as among a thousand. Names and labels are only in it as digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from hashlib import blake2b
+from typing import NamedTuple
+
+from app.conference import Header, Participant, Status
+
+STATUSES: tuple[Status, ...] = ("init", "in-progress", "completed")
+EVERYONE = "*"
+"""Stands for an account where the question is about all of them."""
+
+DIGEST, TIME = 10, 5
+
+
+class Place(NamedTuple):
+    """Where a conference stands in every list: by when it was created, then by sid. Lists go from the newest down."""
+
+    created: int
+    """Seconds since 1970; 0 where no callback told a time."""
+    sid: str
+
+
+def entries_of(header: Header, participants: Iterable[Participant]) -> set[bytes]:
+    """All that the index holds about a conference because of its header and these participants."""
+    questions = [(header.account_sid, "", ""), (EVERYONE, "", "")]
+    if header.friendly_name:
+        questions += [
+            (header.account_sid, "name", header.friendly_name),
+            (EVERYONE, "name", header.friendly_name),
+        ]
+    for participant in participants:
+        questions.append((EVERYONE, "call", participant.call_sid))
+        if participant.label:
+            questions.append((EVERYONE, "label", participant.label))
+    tail = _tail(Place(_seconds(header.created_at), header.sid))
+    return {_question(account, header.status, kind, value) + tail for account, kind, value in questions}
+
+
+def same_place(before: Header, after: Header) -> bool:
+    """Whether a change of header leaves the entries of its participants as they are."""
+    return (before.status, before.created_at) == (after.status, after.created_at)
+
+
+def below(place: Place | None, account: str, status: Status, kind: str, value: str) -> tuple[bytes, bytes]:
+    """Bounds, for ZRANGE BYLEX REV, of the answers to a question that come after a place in the list; None: all.
+
+    `kind` is "" for any conference, or "name", "call" or "label" with its `value`.
+    """
+    question = _question(account, status, kind, value)
+    top = question + (b"\xff" * (TIME + 1) if place is None else _tail(place))
+    return b"(" + top, b"[" + question
+
+
+def place_in(entry: bytes) -> Place:
+    """The place that an entry of the index speaks of."""
+    return Place(int.from_bytes(entry[DIGEST : DIGEST + TIME], "big"), entry[DIGEST + TIME :].decode())
+
+
+def _question(account: str, status: Status, kind: str, value: str) -> bytes:
+    return blake2b("\0".join((account, status, kind, value)).encode(), digest_size=DIGEST).digest()
+
+
+def _tail(place: Place) -> bytes:
+    return place.created.to_bytes(TIME, "big") + place.sid.encode()
+
+
+def _seconds(time: datetime | None) -> int:
+    return 0 if time is None else max(0, int(time.timestamp()))

@@ -1,0 +1,84 @@
+"""Every key and channel: its type, what it holds, and who writes it.
+
+All keys of a shard carry its number as hash tag, so one shard's commit is one slot of a Redis Cluster. Only SIDs that
+were matched against their pattern, and shard numbers, ever become part of a key: no names, labels or numbers of people.
+"""
+
+from zlib import crc32
+
+SHARDS = "offhook:shards"
+"""String: how many shards this data was laid out for. Written once, by whichever process starts first."""
+
+REFUSED = "offhook:refused"
+"""Hash: refused requests by reason. Web counts them."""
+
+PROBE = "offhook:probe"
+"""String with a short life: written to learn whether anything can be. Web writes it for /readyz."""
+
+ALL_CONFERENCES = "offhook:conferences"
+"""Channel: every committed change."""
+
+
+def shard_of(sid: str, shards: int) -> int:
+    """The shard that a conference, or a call that names no conference, lives on."""
+    return crc32(sid.encode()) % shards
+
+
+def inbox(shard: int) -> str:
+    """Stream: callbacks not folded yet, and links between calls and conferences. Web appends, commits trim."""
+    return f"offhook:{{{shard}}}:inbox"
+
+
+def woken(shard: int) -> str:
+    """String with a short life: a drain has been asked for, or is attending. Only spares repeats of the wake-up."""
+    return f"offhook:{{{shard}}}:woken"
+
+
+def lease(shard: int) -> str:
+    """String with a short life: the random token of the one drain that may commit to this shard."""
+    return f"offhook:{{{shard}}}:lease"
+
+
+def epoch(shard: int) -> str:
+    """String: random name of this shard's lifetime. A new one means that the data was flushed or replaced."""
+    return f"offhook:{{{shard}}}:epoch"
+
+
+def index(shard: int) -> str:
+    """Sorted set, all scores 0: where to find conferences (see `index.py`). Commits write it."""
+    return f"offhook:{{{shard}}}:index"
+
+
+def counters(shard: int) -> str:
+    """Hash: callbacks folded, repeated and set aside, by the commits that did it."""
+    return f"offhook:{{{shard}}}:counters"
+
+
+def dead_letters(shard: int) -> str:
+    """Stream, capped: callbacks that could not be folded, each with its reason. Commits append."""
+    return f"offhook:{{{shard}}}:dead"
+
+
+def conference(shard: int, sid: str) -> str:
+    """Hash: `header` and one field a participant, each the JSON that readers get; `fold` is the fold's version."""
+    return f"offhook:{{{shard}}}:conference:{sid}"
+
+
+def log(shard: int, sid: str) -> str:
+    """Stream: the conference's callbacks as they came, each once, in order of arrival. The source of truth."""
+    return f"offhook:{{{shard}}}:log:{sid}"
+
+
+def call(shard: int, sid: str) -> str:
+    """Hash with a long life: a call's own callbacks by identity, and the conferences it has been seen in."""
+    return f"offhook:{{{shard}}}:call:{sid}"
+
+
+def conference_channel(sid: str) -> str:
+    """Channel: one conference's changes."""
+    return f"offhook:conference:{sid}"
+
+
+def account_channel(sid: str) -> str:
+    """Channel: one account's changes."""
+    return f"offhook:account:{sid}"

@@ -1,0 +1,452 @@
+"""Each conference's latest document and its log: get, list, commit."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from redis import Redis
+
+from app.conference import (
+    Conference,
+    Header,
+    Participant,
+    Status,
+    document,
+    encode,
+    read_header,
+    read_participant,
+)
+from app.events import Callback
+from app.store import keys
+from app.store.inbox import LEASE_LASTS, Batch
+from app.store.index import EVERYONE, STATUSES, Place, below, entries_of, place_in, same_place
+
+HEADER, FOLD = b"header", b"fold"
+CALL_REMEMBERED = 3 * 24 * 3600
+"""Seconds after its last callback that a call is remembered apart from its conferences. Calls end within a day."""
+DEAD_LETTERS_KEPT = 1_000
+"""A shard keeps about so many."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Callback).decode
+
+
+class Fenced(Exception):
+    """The shard has passed to another drain, or this batch is already committed: nothing was written."""
+
+
+class Kept(NamedTuple):
+    """A conference as Redis has it."""
+
+    conference: Conference
+    fold_version: int
+
+
+class Logged(NamedTuple):
+    """One callback of a log."""
+
+    id: str
+    """Its stream id: when Redis took it in, and a cursor to read on from."""
+    event_id: str
+    callback: Callback
+
+
+class Change(NamedTuple):
+    """One conference's part of a commit."""
+
+    before: Conference | None
+    after: Conference
+    """With its new revision."""
+    changed: Sequence[Participant]
+    news: Sequence[tuple[str, Callback]]
+    """What joins the log, with each event's id."""
+    message: bytes
+    """What subscribers are sent."""
+
+
+class DeadLetter(NamedTuple):
+    """A callback that could not be folded, and why."""
+
+    callback: Callback
+    reason: str
+
+
+class CallNotes(NamedTuple):
+    """What is remembered of a call apart from its conferences."""
+
+    conferences: set[str]
+    """In which it has been seen."""
+    callbacks: dict[str, Callback]
+    """Its own callbacks, which name no conference, by event id."""
+
+
+class SeenIn(NamedTuple):
+    """To remember: a call has been seen in a conference."""
+
+    call_sid: str
+    conference_sid: str
+
+
+class Said(NamedTuple):
+    """To remember: a callback of the call's own."""
+
+    call_sid: str
+    event_id: str
+    callback: Callback
+
+
+class Commit(NamedTuple):
+    """Everything one batch does."""
+
+    changes: Sequence[Change] = ()
+    call_notes: Sequence[SeenIn | Said] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+    folded: int = 0
+    repeated: int = 0
+
+
+# The whole effect of a batch and the inbox's progress, or nothing.
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, then a document and a log for each changed conference,
+# then each noted call. ARGV is read from the front: token, first id of the batch, first id that stays, lease's length
+# in ms, fold version; counters; dead letters; conferences; call notes. Lists are preceded by their length.
+# Returns nil when fenced, else how much mail is left; the lease is kept only while there is some.
+COMMIT = """#!lua flags=allow-oom
+local next_arg, next_key = 0, 5
+local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
+local function key() next_key = next_key + 1 return KEYS[next_key] end
+local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
+
+if redis.call('GET', KEYS[1]) ~= take() then return nil end
+local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
+if #oldest == 0 or oldest[1][1] ~= take() then return nil end
+local stays, lasts, version = take(), take(), take()
+
+each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
+each(2, function() redis.call('XADD', KEYS[5], 'MAXLEN', '~', take(), '*', 'e', take()) end)
+each(1, function()
+  local doc, log = key(), key()
+  each(2, function() redis.call('HSET', doc, take(), take()) end)
+  redis.call('HSET', doc, 'fold', version)
+  each(2, function() redis.call('XADD', log, '*', 'i', take(), 'e', take()) end)
+  each(1, function() redis.call('ZREM', KEYS[3], take()) end)
+  each(1, function() redis.call('ZADD', KEYS[3], 0, take()) end)
+  local message = take()
+  each(1, function() redis.call('PUBLISH', take(), message) end)
+end)
+each(3, function()
+  local call = key()
+  redis.call('HSET', call, take(), take())
+  redis.call('EXPIRE', call, take())
+end)
+
+redis.call('XTRIM', KEYS[2], 'MINID', stays)
+local left = redis.call('XLEN', KEYS[2])
+if left == 0 then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], lasts) end
+return left
+"""
+
+
+class Snapshots:
+    """The conferences of all shards."""
+
+    def __init__(self, redis: Redis, shards: int) -> None:
+        self.redis = redis
+        self.shards = shards
+        self._commit = redis.register_script(COMMIT)
+
+    def load(self, shard: int, sids: Sequence[str]) -> dict[str, Kept]:
+        """The conferences of this shard that are known, in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for sid in sids:
+                pipe.hgetall(keys.conference(shard, sid))
+            found = pipe.execute()
+        return {sid: _kept(fields) for sid, fields in zip(sids, found, strict=True) if fields}
+
+    def logs(self, shard: int, sids: Sequence[str]) -> dict[str, list[Logged]]:
+        """The whole logs of these conferences, in one round trip; an unknown conference has an empty one."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for sid in sids:
+                pipe.xrange(keys.log(shard, sid))
+            return {sid: [_logged(entry) for entry in log] for sid, log in zip(sids, pipe.execute(), strict=True)}
+
+    def calls(self, shard: int, sids: Sequence[str]) -> dict[str, CallNotes]:
+        """What is remembered of these calls, in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for sid in sids:
+                pipe.hgetall(keys.call(shard, sid))
+            return {sid: _call_notes(fields) for sid, fields in zip(sids, pipe.execute(), strict=True)}
+
+    def commit(self, batch: Batch, fold_version: int, work: Commit) -> int:
+        """Write all that a batch does, and take it out of the inbox, in one atomic step.
+
+        Returns how many entries are still waiting; only then is the lease kept. Raises `Fenced`.
+        """
+        shard = batch.shard
+        names = [
+            keys.lease(shard),
+            keys.inbox(shard),
+            keys.index(shard),
+            keys.counters(shard),
+            keys.dead_letters(shard),
+        ]
+        counters = {"folded": work.folded, "repeated": work.repeated, "dead": len(work.dead_letters)}
+        words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), LEASE_LASTS, fold_version]
+        _say(words, [word for name, count in counters.items() if count for word in (name, count)])
+        _say(words, [word for letter in work.dead_letters for word in (DEAD_LETTERS_KEPT, _letter(letter))])
+        words.append(len(work.changes))
+        for change in work.changes:
+            sid = change.after.header.sid
+            names += [keys.conference(shard, sid), keys.log(shard, sid)]
+            _say_change(words, change)
+        _say(words, [word for note in work.call_notes for word in (*_call_note(note), CALL_REMEMBERED)])
+        names += [keys.call(shard, note.call_sid) for note in work.call_notes]
+        left = self._commit(names, words)
+        if left is None:
+            raise Fenced
+        return int(left)
+
+    def document(self, sid: str) -> bytes | None:
+        """A conference's native document, as JSON; None where it is unknown."""
+        return self.documents([sid])[0]
+
+    def documents(self, sids: Sequence[str]) -> list[bytes | None]:
+        """Native documents in the order asked for, in one round trip; None where one is unknown."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for sid in sids:
+                pipe.hgetall(keys.conference(keys.shard_of(sid, self.shards), sid))
+            return [_document(fields) if fields else None for fields in pipe.execute()]
+
+    def conferences(self, sids: Sequence[str]) -> list[Conference]:
+        """Those of the conferences that are known, in the order asked for, in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for sid in sids:
+                pipe.hgetall(keys.conference(keys.shard_of(sid, self.shards), sid))
+            return [_kept(fields).conference for fields in pipe.execute() if fields]
+
+    def headers(self, sids: Sequence[str]) -> list[bytes | None]:
+        """Headers as JSON in the order asked for, in one round trip; None where one is unknown."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for sid in sids:
+                pipe.hget(keys.conference(keys.shard_of(sid, self.shards), sid), HEADER)
+            return list(pipe.execute())
+
+    def events(self, sid: str, after: str | None, most: int) -> list[Logged]:
+        """A conference's callbacks in order of arrival, from behind the entry `after` on."""
+        start = f"({after}" if after else "-"
+        found: Any = self.redis.xrange(keys.log(keys.shard_of(sid, self.shards), sid), min=start, count=most)
+        return [_logged(entry) for entry in found or []]
+
+    def page(self, question: Question, after: Place | None, most: int) -> tuple[list[bytes], Place | None]:
+        """Headers as JSON, newest conference first, from behind a place on; and where to read on, None at the end.
+
+        May be shorter than `most` with more to come, when much had to be passed over.
+        """
+        found: list[bytes] = []
+        seen: set[str] = set()
+        place = after
+        places = self._places(question, after, most + 1)
+        for _ in range(PASSED_OVER):
+            chunk = [place for _, place in zip(range(most), places, strict=False)]
+            fresh = [place for place in chunk if place.sid not in seen]
+            for place, header in zip(fresh, self.headers([place.sid for place in fresh]), strict=True):
+                seen.add(place.sid)
+                if header is not None and question.fits(read_header(header)):
+                    found.append(header)
+                if len(found) == most:
+                    return found, place
+            if len(chunk) < most:
+                return found, None
+        return found, place
+
+    def _places(self, question: Question, after: Place | None, chunk: int) -> Iterator[Place]:
+        """Where the conferences stand that may fit, merged from all shards."""
+        ranges = [(shard, status) for shard in range(self.shards) for status in question.statuses]
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard, status in ranges:
+                self._range(pipe, question, shard, status, after, chunk)
+            firsts = pipe.execute()
+        lists = [
+            self._read_on(question, shard, status, first, chunk)
+            for (shard, status), first in zip(ranges, firsts, strict=True)
+            if first
+        ]
+        return heapq.merge(*lists, reverse=True)
+
+    def _read_on(
+        self, question: Question, shard: int, status: Status, entries: list[bytes], chunk: int
+    ) -> Iterator[Place]:
+        while entries:
+            yield from map(place_in, entries)
+            if len(entries) < chunk:
+                return
+            entries = self._range(self.redis, question, shard, status, place_in(entries[-1]), chunk)
+
+    def _range(
+        self, client: Redis, question: Question, shard: int, status: Status, after: Place | None, chunk: int
+    ) -> Any:
+        top, bottom = below(after, question.indexed_account, status, question.kind, question.value)
+        return client.zrange(keys.index(shard), top, bottom, desc=True, bylex=True, offset=0, num=chunk)
+
+    def count(self, account: str | None) -> dict[str, int]:
+        """How many conferences an account has in each status; None: all accounts."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for status in STATUSES:
+                top, bottom = below(None, account or EVERYONE, status, "", "")
+                for shard in range(self.shards):
+                    pipe.zlexcount(keys.index(shard), bottom, top)
+            counts = pipe.execute()
+        return {status: sum(counts[n * self.shards : (n + 1) * self.shards]) for n, status in enumerate(STATUSES)}
+
+    def counters(self) -> dict[str, int]:
+        """What all commits so far have done: callbacks folded, repeated, and put aside as dead letters."""
+        totals = {"folded": 0, "repeated": 0, "dead": 0}
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.hgetall(keys.counters(shard))
+            for counters in pipe.execute():
+                for name, count in counters.items():
+                    totals[name.decode()] += int(count)
+        return totals
+
+    def dead_letters(self, most: int) -> list[DeadLetter]:
+        """The newest callbacks that could not be folded, the newest first."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.xrevrange(keys.dead_letters(shard), count=most)
+            letters = [_read_letter(fields[b"e"]) for entries in pipe.execute() for _, fields in entries]
+        return sorted(letters, key=lambda letter: letter.callback.received_at, reverse=True)[:most]
+
+    def sids(self) -> Iterator[str]:
+        """Every conference that is kept."""
+        for shard in range(self.shards):
+            prefix = keys.conference(shard, "")
+            for name in self.redis.scan_iter(match=prefix.replace("[", "\\[") + "*", count=1000):
+                yield name.decode().removeprefix(prefix)
+
+
+class Question(NamedTuple):
+    """Which conferences are asked for; None: any."""
+
+    account: str | None = None
+    status: Status | None = None
+    friendly_name: str | None = None
+    call_sid: str | None = None
+    label: str | None = None
+
+    @property
+    def statuses(self) -> tuple[Status, ...]:
+        """The statuses to look under."""
+        return STATUSES if self.status is None else (self.status,)
+
+    @property
+    def kind(self) -> str:
+        """The narrowest index that holds the answer."""
+        return "call" if self.call_sid else "label" if self.label else "name" if self.friendly_name else ""
+
+    @property
+    def value(self) -> str:
+        """What to look up in that index."""
+        return self.call_sid or self.label or self.friendly_name or ""
+
+    @property
+    def indexed_account(self) -> str:
+        """Participants are indexed for all accounts at once."""
+        return EVERYONE if self.account is None or self.kind in ("call", "label") else self.account
+
+    def fits(self, header: Header) -> bool:
+        """Whether a conference found by the index is what was asked for, as far as its header tells."""
+        return (
+            self.account in (None, header.account_sid)
+            and self.status in (None, header.status)
+            and self.friendly_name in (None, header.friendly_name)
+        )
+
+
+PASSED_OVER = 20
+"""How many chunks one page reads before it hands back what it has."""
+
+
+def _kept(fields: dict[bytes, bytes]) -> Kept:
+    version = int(fields.pop(FOLD))
+    header = read_header(fields.pop(HEADER))
+    return Kept(Conference(header, {sid.decode(): read_participant(raw) for sid, raw in fields.items()}), version)
+
+
+def _document(fields: dict[bytes, bytes]) -> bytes:
+    header = fields.pop(HEADER)
+    fields.pop(FOLD)
+    known = Conference(read_header(header), {sid.decode(): read_participant(raw) for sid, raw in fields.items()})
+    return document(header, (fields[participant.call_sid.encode()] for participant in known.in_order()))
+
+
+def _call_note(note: SeenIn | Said) -> tuple[str, bytes]:
+    if isinstance(note, SeenIn):
+        return f"in:{note.conference_sid}", b""
+    return f"said:{note.event_id}", _encode(note.callback)
+
+
+def _call_notes(fields: dict[bytes, bytes]) -> CallNotes:
+    notes = CallNotes(set(), {})
+    for field, value in fields.items():
+        kind, _, name = field.decode().partition(":")
+        if kind == "in":
+            notes.conferences.add(name)
+        else:
+            notes.callbacks[name] = _decode(value)
+    return notes
+
+
+def _logged(entry: tuple[bytes, dict[bytes, bytes]]) -> Logged:
+    stream_id, fields = entry
+    return Logged(stream_id.decode(), fields[b"i"].decode(), _decode(fields[b"e"]))
+
+
+def _say(words: list[Any], saying: Sequence[Any]) -> None:
+    words.append(len(saying))
+    words.extend(saying)
+
+
+def _say_change(words: list[Any], change: Change) -> None:
+    header = change.after.header
+    fields: list[Any] = [HEADER, encode(header)]
+    for participant in change.changed:
+        fields += [participant.call_sid, encode(participant)]
+    _say(words, fields)
+    _say(words, [word for event_id, callback in change.news for word in (event_id, _encode(callback))])
+    stale, fresh = _index_changes(change)
+    _say(words, list(stale))
+    _say(words, list(fresh))
+    words.append(change.message)
+    _say(
+        words,
+        [keys.ALL_CONFERENCES, keys.conference_channel(header.sid), keys.account_channel(header.account_sid)],
+    )
+
+
+def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:
+    """Entries to take out, and to put in. Only a change of place touches those of unchanged participants."""
+    before, after = change.before, change.after
+    if before is None:
+        return set(), entries_of(after.header, after.participants.values())
+    moved = not same_place(before.header, after.header)
+    sids = list(after.participants) if moved else [participant.call_sid for participant in change.changed]
+    old = entries_of(before.header, [before.participants[sid] for sid in sids if sid in before.participants])
+    new = entries_of(after.header, [after.participants[sid] for sid in sids])
+    return old - new, new - old
+
+
+def _next_id(stream_id: bytes) -> bytes:
+    milliseconds, number = stream_id.split(b"-")
+    return b"%b-%d" % (milliseconds, int(number) + 1)
+
+
+def _letter(letter: DeadLetter) -> bytes:
+    return _encode((letter.reason, letter.callback))
+
+
+def _read_letter(raw: bytes) -> DeadLetter:
+    reason, callback = msgspec.msgpack.decode(raw, type=tuple[str, Callback])
+    return DeadLetter(callback, reason)

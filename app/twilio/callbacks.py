@@ -1,0 +1,229 @@
+"""Twilio's parameters read into typed events: conference, call-progress and recording callbacks.
+
+The only place that knows the names of Twilio's parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from hashlib import blake2b
+
+from msgspec.structs import replace
+
+from app.events import Call, Callback, Ending, Event, Leg, Recording
+from app.twilio.sids import is_sid
+from app.twilio.signature import Malformed, form_fields
+
+LONGEST_TEXT = 256
+"""Names and labels are cut here; Twilio allows 128 characters (Twilio docs, TwiML Conference)."""
+
+
+class Unusable(ValueError):
+    """A callback that is genuine but cannot be read; the message says why and holds no value of its parameters."""
+
+
+def read(callback: Callback) -> Event:
+    """The event that a callback tells of. Raises `Unusable`."""
+    if callback.media == "json":
+        raise Unusable("a JSON body: only form-encoded status callbacks are understood")
+    pairs = _pairs(callback.body)
+    told = _told(pairs)
+    source = _recording if "RecordingSid" in told else _conference if "ConferenceSid" in told else _call
+    event = source(told, _identity(pairs))
+    if event.conference_sid is None and callback.conference_sid is not None:
+        event = replace(event, conference_sid=callback.conference_sid)
+    return event
+
+
+def parameters(callback: Callback) -> dict[str, str | list[str]]:
+    """Everything the callback said, for people to read; a repeated name has a list. Raises `Unusable`."""
+    said: dict[str, list[str]] = {}
+    for name, value in _pairs(callback.body):
+        said.setdefault(_text(name), []).append(_text(value))
+    return {name: values[0] if len(values) == 1 else values for name, values in said.items()}
+
+
+def sid_in(told: Mapping[str, str], name: str, kind: str) -> str | None:
+    """The SID under this name, or None where it is missing or empty. Raises `Unusable` if it is no SID."""
+    sid = told.get(name, "")
+    if sid and not is_sid(kind, sid):
+        raise Unusable(f"{name} is not a SID: expected {kind} and 32 hexadecimal digits")
+    return sid or None
+
+
+def _pairs(body: bytes) -> list[tuple[bytes, bytes]]:
+    try:
+        return form_fields(body)
+    except Malformed as error:
+        raise Unusable(str(error)) from error
+
+
+def _told(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Each parameter's one value. Two values for one name could be a signed request with its borders moved."""
+    told: dict[str, str] = {}
+    for name, value in pairs:
+        word = _text(name)
+        if told.setdefault(word, text := _text(value)) != text and word in UNDERSTOOD:
+            raise Unusable(f"{word} is given twice, with different values")
+    return told
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _identity(pairs: list[tuple[bytes, bytes]]) -> str:
+    digest = blake2b(digest_size=12)
+    for name, value in sorted(pairs):
+        digest.update(b"%d %b %d %b " % (len(name), name, len(value), value))
+    return digest.hexdigest()
+
+
+def _conference(told: Mapping[str, str], identity: str) -> Event:
+    kind = told.get("StatusCallbackEvent") or told.get("EventName")
+    conference = sid_in(told, "ConferenceSid", "CF")
+    if not kind or conference is None:
+        raise Unusable("a conference callback without StatusCallbackEvent or ConferenceSid")
+    return Event(
+        id=identity,
+        source="conference",
+        type=kind[:LONGEST_TEXT],
+        account_sid=_account(told),
+        conference_sid=conference,
+        call_sid=sid_in(told, "CallSid", "CA"),
+        sequence=_number(told, "SequenceNumber"),
+        at=_time(told.get("Timestamp", "")),
+        friendly_name=_words(told, "FriendlyName"),
+        leg=_leg(told, kind) if told.get("CallSid") else None,
+        ending=_ending(told) if kind == "conference-end" else None,
+    )
+
+
+def _leg(told: Mapping[str, str], kind: str) -> Leg:
+    implied = IMPLIED.get(kind, {})
+    return Leg(
+        label=_words(told, "ParticipantLabel"),
+        muted=implied.get("Muted", _flag(told, "Muted")),
+        hold=implied.get("Hold", _flag(told, "Hold")),
+        coaching=_flag(told, "Coaching"),
+        start_conference_on_enter=_flag(told, "StartConferenceOnEnter"),
+        end_conference_on_exit=_flag(told, "EndConferenceOnExit"),
+        call_status=_words(told, "ParticipantCallStatus"),
+        reason_left=_words(told, "ReasonParticipantLeft"),
+    )
+
+
+def _ending(told: Mapping[str, str]) -> Ending:
+    return Ending(
+        reason=_words(told, "ReasonConferenceEnded"),
+        call_sid=sid_in(told, "CallSidEndingConference", "CA"),
+        label=_words(told, "ParticipantLabelEndingConference"),
+        text=_words(told, "Reason"),
+    )
+
+
+def _call(told: Mapping[str, str], identity: str) -> Event:
+    sid = sid_in(told, "CallSid", "CA")
+    if sid is None:
+        raise Unusable("names neither a conference nor a call")
+    status = _words(told, "CallStatus")
+    return Event(
+        id=identity,
+        source="call",
+        type=f"call-{status}" if status else "call",
+        account_sid=_account(told),
+        call_sid=sid,
+        at=_time(told.get("Timestamp", "")),
+        call=Call(
+            status=status,
+            from_=_words(told, "From"),
+            to=_words(told, "To"),
+            direction=_words(told, "Direction"),
+            answered_by=_words(told, "AnsweredBy"),
+            sip_response_code=_words(told, "SipResponseCode"),
+            duration=_number(told, "CallDuration"),
+        ),
+    )
+
+
+def _recording(told: Mapping[str, str], identity: str) -> Event:
+    sid, status = sid_in(told, "RecordingSid", "RE"), _words(told, "RecordingStatus")
+    conference, call = sid_in(told, "ConferenceSid", "CF"), sid_in(told, "CallSid", "CA")
+    if sid is None or status is None or not (conference or call):
+        raise Unusable("a recording without RecordingSid, RecordingStatus, or the conference or call it is of")
+    return Event(
+        id=identity,
+        source="recording",
+        type=f"recording-{status}",
+        account_sid=_account(told),
+        conference_sid=conference,
+        call_sid=call,
+        at=_time(told.get("Timestamp", "")),
+        recording=Recording(
+            sid=sid,
+            status=status,
+            call_sid=call,
+            url=_words(told, "RecordingUrl"),
+            duration=_number(told, "RecordingDuration"),
+            channels=_number(told, "RecordingChannels"),
+            source=_words(told, "RecordingSource"),
+            start_time=_time(told.get("RecordingStartTime", "")),
+        ),
+    )
+
+
+def _account(told: Mapping[str, str]) -> str:
+    sid = sid_in(told, "AccountSid", "AC")
+    if sid is None:
+        raise Unusable("AccountSid is missing")
+    return sid
+
+
+def _words(told: Mapping[str, str], name: str) -> str | None:
+    return told.get(name, "")[:LONGEST_TEXT] or None
+
+
+def _flag(told: Mapping[str, str], name: str) -> bool | None:
+    return {"true": True, "false": False}.get(told.get(name, "").lower())
+
+
+def _number(told: Mapping[str, str], name: str) -> int | None:
+    digits = told.get(name, "")
+    return int(digits) if re.fullmatch(r"[0-9]{1,15}", digits) else None
+
+
+@lru_cache(maxsize=4096)
+def _time(text: str) -> datetime | None:
+    """RFC 2822 as Twilio sends it, or ISO 8601 as its neighbours do; UTC. None where it is neither."""
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            time = parse(text)
+            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        except (ValueError, TypeError, OverflowError):
+            continue
+    return None
+
+
+IMPLIED = {
+    "participant-mute": {"Muted": True},
+    "participant-unmute": {"Muted": False},
+    "participant-hold": {"Hold": True},
+    "participant-unhold": {"Hold": False},
+}
+"""What an event's name says of its own flag, should the flag be missing or disagree."""
+
+UNDERSTOOD = frozenset(
+    [
+        *("AccountSid", "AnsweredBy", "CallDuration", "CallSid", "CallSidEndingConference", "CallStatus", "Coaching"),
+        *("ConferenceSid", "Direction", "EndConferenceOnExit", "EventName", "From", "FriendlyName", "Hold", "Muted"),
+        *("ParticipantCallStatus", "ParticipantLabel", "ParticipantLabelEndingConference", "Reason"),
+        *("ReasonConferenceEnded", "ReasonParticipantLeft", "RecordingChannels", "RecordingDuration", "RecordingSid"),
+        *("RecordingSource", "RecordingStartTime", "RecordingStatus", "RecordingUrl", "SequenceNumber"),
+        *("SipResponseCode", "StartConferenceOnEnter", "StatusCallbackEvent", "Timestamp", "To"),
+    ]
+)
+"""Parameters whose values we act on."""

@@ -1,0 +1,75 @@
+"""Flask lives here. What it needs is handed in; it knows no environment, no RQ, and not how to fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import structlog
+from flask import Flask, Response
+from redis import RedisError
+from werkzeug.exceptions import HTTPException
+
+from app.store.inbox import Inbox
+from app.store.snapshots import Snapshots
+from app.twilio.signature import Key
+from app.web import api, health, page, webhook
+from app.web.access import Access, ApiKey
+from app.web.answers import failure
+from app.web.refusals import Refusals
+
+LARGEST_BODY = 64 * 1024
+"""Bytes. Twilio's status callbacks are well under 2 KiB."""
+
+log = structlog.get_logger("offhook.web")
+
+
+def create_app(
+    *,
+    inbox: Inbox,
+    snapshots: Snapshots,
+    nudge: Callable[[], None],
+    keys: Mapping[str, tuple[Key, ...]],
+    parents: Mapping[str, str],
+    api_keys: Mapping[str, ApiKey],
+    public_url: str | None,
+) -> Flask:
+    """The WSGI application.
+
+    `keys` are by account sid what may sign its callbacks; `parents` name the parent of a subaccount; `api_keys` are by
+    name. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or None to
+    believe each request.
+    """
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    app.url_map.strict_slashes = False  # a redirect would lose Twilio's parameters
+    app.url_map.merge_slashes = False
+    refusals = Refusals(inbox.redis)
+    access = Access(keys, parents, api_keys)
+    app.register_blueprint(
+        webhook.create(inbox=inbox, nudge=nudge, keys=keys, public_url=public_url, refusals=refusals)
+    )
+    app.register_blueprint(api.create(inbox=inbox, snapshots=snapshots, access=access, refusals=refusals))
+    app.register_blueprint(page.create(snapshots=snapshots, access=access))
+    app.register_blueprint(health.create(inbox=inbox))
+    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(RedisError, _away)
+    app.register_error_handler(Exception, _broken)
+    return app
+
+
+def _refused(error: HTTPException) -> Response:
+    answer = failure(error.code or 500, error.description or error.name)
+    for name, value in error.get_headers():
+        if name not in ("Content-Type", "Content-Length"):
+            answer.headers[name] = value
+    return answer
+
+
+def _away(error: RedisError) -> Response:
+    log.error("redis failed", error=type(error).__name__)
+    return failure(503, "Redis does not answer, or cannot; try again shortly. /readyz says when it is back.")
+
+
+def _broken(error: Exception) -> Response:
+    log.exception("request failed", error=type(error).__name__)
+    return failure(500, "Something is wrong inside Offhook; its log says what.")

@@ -1,0 +1,24 @@
+"""JSON answers: bytes that are JSON already, values to encode, and failures that say why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+
+from app.conference import encode
+
+
+def json_bytes(body: bytes, status: int = 200) -> Response:
+    """An answer that is JSON already."""
+    return Response(body, status, {"Cache-Control": "no-store"}, content_type="application/json")
+
+
+def json_value(value: Any, status: int = 200) -> Response:
+    """An answer from anything that can be encoded."""
+    return json_bytes(encode(value), status)
+
+
+def failure(status: int, message: str) -> Response:
+    """`message` says what was wrong and what to do."""
+    return json_value({"status": status, "message": message}, status)

@@ -1,0 +1,172 @@
+"""The native JSON API: conferences, one conference, its events, and how the service stands."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any, cast, get_args
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, abort, request
+
+from app.conference import Status, encode, read_header
+from app.events import Callback
+from app.store.inbox import Inbox
+from app.store.index import Place
+from app.store.snapshots import DeadLetter, Logged, Question, Snapshots
+from app.twilio.callbacks import Unusable, parameters, read
+from app.twilio.sids import is_sid
+from app.web.access import Access, Reader, asked_account
+from app.web.answers import json_bytes, json_value
+from app.web.refusals import Refusals
+
+USUAL_PAGE, LARGEST_PAGE = 50, 500
+DEAD_LETTERS_SHOWN = 20
+
+
+def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refusals) -> Blueprint:
+    """Routes under `/api`. See `app.web.create_app` for what they are handed."""
+    api = Blueprint("api", __name__, url_prefix="/api")
+
+    @api.get("/conferences")
+    def conferences() -> Response:
+        reader = access.reader()
+        asked = _asked("status", "friendly_name", "participant", "account", "limit", "after", "expand")
+        place = _place(asked.get("after"))
+        question = _question(asked, asked_account(reader, asked.get("account")))
+        headers, following = snapshots.page(question, place, _limit(asked))
+        if asked.get("expand") == "participants":
+            sids = [read_header(header).sid for header in headers]
+            headers = [document for document in snapshots.documents(sids) if document is not None]
+        link = _link("/api/conferences", asked, f"{following.created}-{following.sid}" if following else None)
+        return json_bytes(b'{"conferences":[%b],"next":%b}' % (b",".join(headers), link))
+
+    @api.get("/conferences/<sid>")
+    def conference(sid: str) -> Response:
+        reader = access.reader()
+        _asked()
+        return json_bytes(_visible(reader, sid))
+
+    @api.get("/conferences/<sid>/events")
+    def events(sid: str) -> Response:
+        reader = access.reader()
+        asked = _asked("after", "limit")
+        _visible(reader, sid)
+        after = asked.get("after")
+        if after is not None and not re.fullmatch(r"[0-9]{1,20}-[0-9]{1,20}", after):
+            abort(400, "after: not a place in this list; take it from `next`, or from an event's `id`.")
+        limit = _limit(asked)
+        logged = snapshots.events(sid, after, limit)
+        link = _link(f"/api/conferences/{sid}/events", asked, logged[-1].id if len(logged) == limit else None)
+        return json_bytes(b'{"events":%b,"next":%b}' % (encode([_shown(entry) for entry in logged]), link))
+
+    @api.get("/stats")
+    def stats() -> Response:
+        reader = access.reader()
+        _asked()
+        backlog, counters = inbox.backlog(), snapshots.counters()
+        oldest = min((int(shard.oldest_id.split(b"-")[0]) for shard in backlog if shard.oldest_id), default=None)
+        answer: dict[str, Any] = {
+            "conferences": snapshots.count(reader.account),
+            "callbacks": {
+                "folded": counters["folded"],
+                "repeated": counters["repeated"],
+                "dead_letters": counters["dead"],
+                "waiting": sum(shard.waiting for shard in backlog),
+                "oldest_waiting_seconds": None if oldest is None else max(0.0, round(time.time() - oldest / 1000, 3)),
+                "refused": refusals.totals(),
+            },
+            "shards": [{"waiting": shard.waiting, "leased": shard.leased} for shard in backlog],
+        }
+        if reader.accounts is None:
+            answer["dead_letters"] = [_buried(letter) for letter in snapshots.dead_letters(DEAD_LETTERS_SHOWN)]
+        return json_value(answer)
+
+    def _visible(reader: Reader, sid: str) -> bytes:
+        """The document, if this reader may see it."""
+        if not is_sid("CF", sid):
+            abort(400, "Not a conference sid: expected CF and 32 hexadecimal digits.")
+        document = snapshots.document(sid)
+        if document is None or not reader.may_see(read_header(document).account_sid):
+            abort(404, f"No conference {sid} is known here for this key.")
+        return document
+
+    return api
+
+
+def _asked(*names: str) -> dict[str, str]:
+    """The query's parameters. An unknown or repeated one is an error: a mistyped filter must not show everything."""
+    asked: dict[str, str] = {}
+    for name, values in request.args.lists():
+        if name not in names:
+            known = f"known are {', '.join(names)}" if names else "this address takes none"
+            abort(400, f"{name}: there is no such parameter; {known}.")
+        if len(values) > 1:
+            abort(400, f"{name}: given more than once.")
+        asked[name] = values[0]
+    return asked
+
+
+def _question(asked: dict[str, str], account: str | None) -> Question:
+    status, participant = asked.get("status"), asked.get("participant")
+    if status is not None and status not in get_args(Status):
+        abort(400, f"status: expected one of {', '.join(get_args(Status))}.")
+    if asked.get("expand") not in (None, "participants"):
+        abort(400, "expand: expected participants.")
+    by_call = participant is not None and is_sid("CA", participant)
+    return Question(
+        account=account,
+        status=cast(Status | None, status),
+        friendly_name=asked.get("friendly_name"),
+        call_sid=participant if by_call else None,
+        label=None if by_call else participant,
+    )
+
+
+def _limit(asked: dict[str, str]) -> int:
+    text = asked.get("limit", str(USUAL_PAGE))
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
+        abort(400, f"limit: expected a whole number from 1 to {LARGEST_PAGE}.")
+    return min(int(text), LARGEST_PAGE)
+
+
+def _place(cursor: str | None) -> Place | None:
+    if cursor is None:
+        return None
+    created, _, sid = cursor.partition("-")
+    if not re.fullmatch(r"[0-9]{1,11}", created) or not is_sid("CF", sid):
+        abort(400, "after: not a place in this list; take it from `next`.")
+    return Place(int(created), sid)
+
+
+def _link(path: str, asked: dict[str, str], after: str | None) -> bytes:
+    """Where the list goes on, as JSON; null at its end."""
+    return encode(None if after is None else f"{path}?{urlencode({**asked, 'after': after})}")
+
+
+def _shown(entry: Logged) -> dict[str, Any]:
+    event = read(entry.callback)
+    return {
+        "id": entry.id,
+        "type": event.type,
+        "source": event.source,
+        "sequence": event.sequence,
+        "at": event.at,
+        "call_sid": event.call_sid,
+        "received_at": _time(entry.callback),
+        "verified_by": entry.callback.key,
+        "parameters": parameters(entry.callback),
+    }
+
+
+def _buried(letter: DeadLetter) -> dict[str, Any]:
+    try:
+        said: Any = parameters(letter.callback)
+    except Unusable:
+        said = None
+    return {"reason": letter.reason, "received_at": _time(letter.callback), "parameters": said}
+
+
+def _time(callback: Callback) -> datetime:
+    return datetime.fromtimestamp(callback.received_at / 1000, UTC)

@@ -1,0 +1,50 @@
+"""Counts refused callbacks by reason and says so in the log, however many come."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import structlog
+from redis import Redis, RedisError
+
+from app.store import keys
+
+AT_MOST_EVERY = 1.0
+"""Seconds between two log lines, and between two writes of the counts, of one process."""
+
+log = structlog.get_logger("offhook.webhook")
+
+
+class Refusals:
+    """Refusals of this process that are not in Redis yet, and the count of all that are."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.unwritten: Counter[str] = Counter()
+        self.written_at = 0.0
+
+    def note(self, reason: str, **particulars: str) -> None:
+        """Count one. `particulars` go into the log as they are: nothing secret, nothing of a person."""
+        self.unwritten[reason] += 1
+        if time.monotonic() - self.written_at > AT_MOST_EVERY:
+            log.warning("refused", reason=reason, refused=dict(self.unwritten), **particulars)
+            self._write()
+
+    def totals(self) -> dict[str, int]:
+        """How many were refused, by reason, by all web processes; others may hold back a few. Raises RedisError."""
+        self._write()
+        counts: Any = self.redis.hgetall(keys.REFUSED)
+        return {reason.decode(): int(count) for reason, count in counts.items()}
+
+    def _write(self) -> None:
+        self.written_at = time.monotonic()
+        counts, self.unwritten = self.unwritten, Counter()
+        try:
+            with self.redis.pipeline(transaction=False) as pipe:
+                for reason, count in counts.items():
+                    pipe.hincrby(keys.REFUSED, reason, count)
+                pipe.execute()
+        except RedisError:
+            self.unwritten += counts

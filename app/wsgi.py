@@ -1,0 +1,54 @@
+"""The web process: settings -> Redis -> stores -> create_app. What gunicorn loads."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import structlog
+from flask import Flask
+from redis import RedisError
+
+from app.store.connect import claim_layout, connect
+from app.store.inbox import Inbox
+from app.store.snapshots import Snapshots
+from app.web import create_app
+from app.web.access import ApiKey
+from config.logs import configure_logs
+from config.settings import Settings, from_env
+from workers.queue import nudge, wake_ups
+
+PATIENCE = 1.0
+"""Seconds that a request waits for Redis. Twilio gives up after 15, and drops the callback."""
+
+log = structlog.get_logger("offhook.web")
+
+
+def build(settings: Settings) -> Flask:
+    """The application from settings. Redis may still be away; it is asked again with each request.
+
+    Raises `WrongShards`, or ValueError where no Redis is named.
+    """
+    if settings.redis_url is None or settings.rq_redis_url is None:
+        raise ValueError("REDIS_URL is not set")
+    state = connect(settings.redis_url, patience=PATIENCE)
+    try:
+        claim_layout(state, settings.shards)
+    except RedisError as error:
+        log.warning("redis is away", error=type(error).__name__)
+    return create_app(
+        inbox=Inbox(state, settings.shards),
+        snapshots=Snapshots(state, settings.shards),
+        nudge=partial(nudge, wake_ups(connect(settings.rq_redis_url, patience=PATIENCE))),
+        keys={sid: account.keys for sid, account in settings.accounts.items()},
+        parents={sid: account.parent for sid, account in settings.accounts.items() if account.parent},
+        api_keys={key.name: ApiKey(key.secret, key.scope) for key in settings.api_keys},
+        public_url=settings.public_url,
+    )
+
+
+def main() -> Flask:
+    """What gunicorn calls, once in each of its workers."""
+    settings = from_env(os.environ)
+    configure_logs(settings.log_level)
+    return build(settings)

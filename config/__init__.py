@@ -1,0 +1,1 @@
+"""What operators configure: settings, logs, the web server."""

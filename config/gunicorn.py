@@ -1,0 +1,29 @@
+"""The web server's numbers, each with its reason. `offhook web` adds address, port and number of processes."""
+
+# A request costs a greenlet, not a thread: two hundred stalled clients or open streams leave the others alone, where a
+# thread pool stands still.
+worker_class = "gevent"
+worker_connections = 1000
+
+# Longer than the idle time of the usual load balancers, so that they close first and no request meets a closed socket.
+keepalive = 75
+
+# Twilio waits 15 s; whoever is being answered at a stop has longer than that.
+graceful_timeout = 20
+timeout = 30
+
+# Fresh processes now and then, never all at once.
+max_requests = 50_000
+max_requests_jitter = 5_000
+
+# Twilio's GET callbacks carry all parameters in the request line.
+limit_request_line = 8190
+limit_request_fields = 64
+
+# Nothing is to be steered through a socket in somebody's home directory.
+control_socket_disable = True
+
+# Twilio's requests are logged by what becomes of them; an access log would hold phone numbers from GET queries.
+accesslog = None
+errorlog = "-"
+loglevel = "warning"

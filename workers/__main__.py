@@ -1,0 +1,96 @@
+"""The worker process: settings -> Redis -> drain, under RQ's SimpleWorker. `python -m workers`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from functools import partial
+
+import structlog
+from redis import RedisError
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from app.store.connect import WrongShards, claim_layout, connect, until_answering
+from app.store.inbox import Inbox
+from app.store.snapshots import Snapshots
+from config.logs import configure_logs
+from config.settings import Settings, SettingsError, from_env
+from workers.drain import Drain
+from workers.queue import DRAIN, job_class, nudge, wake_ups
+from workers.sweep import Sweep
+
+PATIENCE = 5.0
+"""Seconds that the worker waits for Redis to answer; longer than any of its blocking reads."""
+WORKER_LASTS = 30
+"""Seconds after which RQ takes a silent worker for dead. It waits for a job half as long at a time."""
+
+log = structlog.get_logger("offhook.worker")
+
+
+class Worker(SimpleWorker):
+    """RQ's in-process worker: connections and imports stay warm between jobs, and a crash ends it whole."""
+
+    max_connection_wait_time = 2.0
+
+    stop_asked = False
+    """Whether a signal has asked this worker to end, after the job it may be at."""
+
+    def handle_warm_shutdown_request(self) -> None:
+        """RQ calls this on the first signal."""
+        self.stop_asked = True
+
+
+def main() -> None:
+    """Work until SIGTERM or SIGINT, then end with status 0. Any other end wants a restart."""
+    try:
+        settings = from_env(os.environ)
+    except SettingsError as error:
+        sys.exit(str(error))
+    if settings.redis_url is None:
+        sys.exit("REDIS_URL is not set. `offhook run` starts a Redis of its own; a worker by itself needs to be told.")
+    configure_logs(settings.log_level)
+    try:
+        worker, sweep = build(settings)
+    except (WrongShards, RedisError) as error:
+        sys.exit(f"The worker cannot start: {error}")
+    stop = threading.Event()
+    sweeping = threading.Thread(target=sweep.run, args=[stop], daemon=True, name="sweep")
+    sweeping.start()
+    log.info("working", pid=os.getpid())
+    worker.work(logging_level="WARNING")
+    stop.set()
+    if not worker.stop_asked:
+        sys.exit("The worker lost its Redis; it must be started again.")
+
+
+def build(settings: Settings) -> tuple[Worker, Sweep]:
+    """A worker and its sweep, from settings. Raises redis.RedisError, or `WrongShards`."""
+    redis_url, rq_url = str(settings.redis_url), str(settings.rq_redis_url)
+    state = connect(redis_url, patience=PATIENCE)
+    until_answering(state)
+    claim_layout(state, settings.shards)
+    inbox = Inbox(state, settings.shards)
+    wake = partial(nudge, wake_ups(connect(rq_url, patience=PATIENCE)))
+    drain = Drain(
+        inbox=inbox,
+        snapshots=Snapshots(state, settings.shards),
+        nudge=wake,
+        stopping=lambda: worker.stop_asked,
+    )
+    connection = connect(rq_url, patience=WORKER_LASTS)
+    worker = Worker(
+        [wake_ups(connection)],
+        connection=connection,
+        job_class=job_class({DRAIN: drain.spell}),
+        serializer=JSONSerializer,
+        worker_ttl=WORKER_LASTS,
+        maintenance_interval=60,
+        log_job_description=False,
+    )
+    return worker, Sweep(inbox, wake)
+
+
+if __name__ == "__main__":
+    main()

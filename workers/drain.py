@@ -1,0 +1,264 @@
+"""From a shard's inbox to its documents: claim a batch, fold it, commit. Safe to run twice, safe to kill anywhere."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import structlog
+from msgspec.structs import replace
+
+from app import fold
+from app.conference import Conference
+from app.events import Callback, Event
+from app.store import feed
+from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail
+from app.store.snapshots import (
+    Change,
+    Commit,
+    DeadLetter,
+    Fenced,
+    Kept,
+    Logged,
+    Said,
+    SeenIn,
+    Snapshots,
+)
+from app.twilio.callbacks import Unusable, read
+
+BATCH = 500
+"""Entries claimed at once."""
+BATCHES = 8
+"""Batches of one shard before the others have their turn."""
+LONGEST_SPELL = 30.0
+"""Seconds; RQ's upkeep has its turn between spells."""
+QUIET = 5.0
+"""Seconds without mail after which a spell ends."""
+TICK = 1.0
+"""Seconds that a spell waits for mail before it looks whether it should stop. Well under what a wake-up lasts."""
+
+log = structlog.get_logger("offhook.drain")
+
+Told = tuple[Event, Callback]
+
+
+class Drain:
+    """What an RQ job does: a spell of looking after every shard."""
+
+    def __init__(
+        self, *, inbox: Inbox, snapshots: Snapshots, nudge: Callable[[], None], stopping: Callable[[], bool]
+    ) -> None:
+        self.inbox = inbox
+        self.snapshots = snapshots
+        self.nudge = nudge
+        self.stopping = stopping
+
+    def spell(self) -> None:
+        """Drain whatever shard has mail, and listen for more, until it has been quiet or the time is up.
+
+        While it lasts nobody needs to be woken. It ends only when it leaves no mail behind, or has asked for another.
+        """
+        began = heard = attended = time.monotonic()
+        seen: dict[int, bytes] = {}
+        self.inbox.attend()
+        while True:
+            shards = self.inbox.wait(seen, TICK)
+            random.shuffle(shards)  # two spells at once then mostly begin with different shards
+            for shard in shards:
+                seen[shard] = self.drain(shard)
+            now = time.monotonic()
+            if shards:
+                heard = now
+            over = self.stopping() or now - began > LONGEST_SPELL
+            if over or now - heard > QUIET:
+                mail = self.inbox.leave()
+                if over and mail:
+                    self.nudge()
+                if over or not mail:
+                    return
+                seen.clear()
+            if now - attended > TICK or now - heard > QUIET:
+                self.inbox.attend()
+                attended = now
+
+    def drain(self, shard: int) -> bytes:
+        """Fold a shard's mail, as far as its lease can be had. Up to which entry it needs no more looking at."""
+        batch = self.inbox.claim(shard, BATCH)
+        if batch is None:
+            return ONLY_NEW  # someone else has it, and sees to all that is there
+        for _ in range(BATCHES):
+            try:
+                left = self.fold(batch)
+            except Fenced:
+                log.warning("fenced", shard=shard, entries=len(batch.entries))
+                return ONLY_NEW
+            if left == 0:
+                return batch.last_id
+            following = self.inbox.claim_again(batch, BATCH)
+            if following is None:
+                return ONLY_NEW
+            batch = following
+            if self.stopping():
+                break
+        self.nudge()  # mail piles up: another worker, if one is free, may take its share
+        self.inbox.release(batch)
+        return b"0"
+
+    def fold(self, batch: Batch) -> int:
+        """Fold one batch and commit it. How many entries the shard has left. Raises `Fenced`.
+
+        1. Read each callback. What cannot be read becomes a dead letter.
+        2. Fold what concerns conferences, each on its own; one that cannot be folded becomes dead letters.
+        3. Send on what belongs to other shards. Should we die after this, it is sent twice, which folds to the same.
+        4. Commit everything else at once.
+        """
+        conferences: defaultdict[str, list[Told]] = defaultdict(list)
+        calls: list[Told] = []
+        letters: list[DeadLetter] = []
+        for entry in batch.entries:
+            if isinstance(entry, Mail):
+                try:
+                    event = read(entry.callback)
+                except Unusable as error:
+                    letters.append(DeadLetter(entry.callback, str(error)))
+                    continue
+                mail = conferences[event.conference_sid] if event.conference_sid else calls
+                mail.append((event, entry.callback))
+        links = {(entry.call_sid, entry.conference_sid) for entry in batch.entries if isinstance(entry, Link)}
+
+        changes, refused = self._fold_conferences(batch, conferences)
+        letters += refused
+        notes, forwards = self._note_calls(batch.shard, calls, links)
+        forwards += [
+            (self.inbox.shard_of(sid), Link(sid, change.after.header.sid))
+            for change in changes
+            for sid in change.after.participants
+            if change.before is None or sid not in change.before.participants
+        ]
+        if forwards and self.inbox.forward(forwards):
+            self.nudge()
+        for letter in letters:
+            log.warning(
+                "dead letter",
+                shard=batch.shard,
+                reason=letter.reason,
+                received_at=letter.callback.received_at,
+            )
+        folded = sum(len(change.news) for change in changes) + sum(isinstance(note, Said) for note in notes)
+        return self.snapshots.commit(
+            batch,
+            fold.VERSION,
+            Commit(
+                changes=changes,
+                call_notes=notes,
+                dead_letters=letters,
+                folded=folded,
+                repeated=len(batch.entries) - len(links) - len(letters) - folded,
+            ),
+        )
+
+    def _fold_conferences(self, batch: Batch, mail: dict[str, list[Told]]) -> tuple[list[Change], list[DeadLetter]]:
+        """Each conference's change, and what could not be folded. Looks into logs only where a document cannot tell."""
+        kept = self.snapshots.load(batch.shard, list(mail)) if mail else {}
+        news: dict[str, dict[str, Told]] = {}
+        letters: list[DeadLetter] = []
+        for sid, told in mail.items():
+            own, foreign = _by_account(kept.get(sid), told)
+            news[sid] = {event.id: (event, callback) for event, callback in own}
+            letters += [DeadLetter(callback, "the conference belongs to another account") for callback in foreign]
+        changes: list[Change] = []
+        unclear = [sid for sid in news if sid in kept and not _surely_new(kept[sid], news[sid].values())]
+        logs = self.snapshots.logs(batch.shard, unclear) if unclear else {}
+        for sid, fresh in news.items():
+            for logged in logs.get(sid, ()):
+                fresh.pop(logged.event_id, None)
+            if not fresh:
+                continue
+            try:
+                after = self._folded(batch.shard, sid, kept.get(sid), fresh, logs.get(sid))
+            except Exception as error:  # a fault in the fold must cost one conference's news, never the shard's
+                log.exception("fold failed", conference_sid=sid)
+                letters += [
+                    DeadLetter(callback, f"fold failed: {type(error).__name__}") for _, callback in fresh.values()
+                ]
+                continue
+            changes.append(_change(batch.epoch, kept.get(sid), after, fresh))
+        return changes, letters
+
+    def _folded(
+        self, shard: int, sid: str, known: Kept | None, fresh: dict[str, Told], logged: list[Logged] | None
+    ) -> Conference:
+        events = [event for event, _ in fresh.values()]
+        if known is None:
+            return fold.fold(events)
+        if known.fold_version == fold.VERSION:
+            after = fold.advance(known.conference, events)
+            if after is not None:
+                return after
+        if logged is None:
+            logged = self.snapshots.logs(shard, [sid])[sid]
+        return fold.fold([*(replace(read(entry.callback), conference_sid=sid) for entry in logged), *events])
+
+    def _note_calls(
+        self, shard: int, told: list[Told], links: set[tuple[str, str]]
+    ) -> tuple[list[SeenIn | Said], list[tuple[int, Entry]]]:
+        """Callbacks that name only a call go to every conference that the call has been seen in, before or after."""
+        if not told and not links:
+            return [], []
+        sids = list({sid for sid, _ in links} | {str(event.call_sid) for event, _ in told})
+        known = self.snapshots.calls(shard, sids)
+        notes: list[SeenIn | Said] = []
+        forwards: list[tuple[int, Entry]] = []
+        for sid, conference in sorted(links):
+            if conference not in known[sid].conferences:
+                known[sid].conferences.add(conference)
+                notes.append(SeenIn(sid, conference))
+                forwards += [self._filed(callback, conference) for callback in known[sid].callbacks.values()]
+        for event, callback in told:
+            call = known[str(event.call_sid)]
+            if event.id not in call.callbacks:
+                call.callbacks[event.id] = callback
+                notes.append(Said(str(event.call_sid), event.id, callback))
+                forwards += [self._filed(callback, conference) for conference in sorted(call.conferences)]
+        return notes, forwards
+
+    def _filed(self, callback: Callback, conference_sid: str) -> tuple[int, Entry]:
+        return self.inbox.shard_of(conference_sid), Mail(replace(callback, conference_sid=conference_sid))
+
+
+def _by_account(known: Kept | None, told: list[Told]) -> tuple[list[Told], list[Callback]]:
+    """A conference belongs to the account that was first heard of it; another's word on it is set aside."""
+    owner = known.conference.header.account_sid if known else told[0][0].account_sid
+    own = [(event, callback) for event, callback in told if event.account_sid == owner]
+    return own, [callback for event, callback in told if event.account_sid != owner]
+
+
+def _surely_new(known: Kept, told: Iterable[Told]) -> bool:
+    return not any(fold.may_have_heard(known.conference, event) for event, _ in told)
+
+
+def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told]) -> Change:
+    before = known.conference if known else None
+    heard = max(callback.received_at for _, callback in fresh.values())
+    if before is not None and before.header.heard_at is not None:
+        heard = max(heard, int(before.header.heard_at.timestamp() * 1000))
+    header = replace(
+        folded.header,
+        revision=before.header.revision + 1 if before else 1,
+        heard_at=datetime.fromtimestamp(heard / 1000, UTC),
+    )
+    changed = [
+        participant
+        for participant in folded.in_order()
+        if before is None or before.participants.get(participant.call_sid) != participant
+    ]
+    return Change(
+        before=before,
+        after=Conference(header, folded.participants),
+        changed=changed,
+        news=[(event.id, callback) for event, callback in fresh.values()],
+        message=feed.message(epoch, header, changed, (event for event, _ in fresh.values())),
+    )
