@@ -30,7 +30,6 @@ def connect(url: str, *, patience: float, connections: int = 50) -> Redis:
         timeout=patience,
         socket_timeout=patience,
         socket_connect_timeout=min(patience, 0.5),
-        socket_keepalive=not url.startswith("unix:") or None,
         health_check_interval=0,
         retry=Retry(NoBackoff(), 1, supported_errors=(Unconnected,)),
     )

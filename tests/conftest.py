@@ -1,0 +1,61 @@
+"""What the tests share: a real Valkey, started once, and emptied for each test that asks for it."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from app.store import embedded
+from app.store.connect import connect, until_answering
+from app.store.inbox import Inbox
+from app.store.snapshots import Snapshots
+
+SHARDS = 4
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    """The URL of a Valkey server of our own."""
+    with tempfile.TemporaryDirectory(prefix="offhook-test-") as folder:
+        server = subprocess.Popen(embedded.command(Path(folder)))
+        try:
+            url = embedded.url(Path(folder))
+            client = connect(url, patience=5.0)
+            until_answering(client)
+            client.close()
+            yield url
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+@pytest.fixture
+def redis(valkey: str) -> Iterator[Redis]:
+    """A client of that server, which is empty."""
+    client = connect(valkey, patience=5.0)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def inbox(redis: Redis) -> Inbox:
+    """Inboxes of four shards."""
+    return Inbox(redis, SHARDS)
+
+
+@pytest.fixture
+def snapshots(redis: Redis) -> Snapshots:
+    """The conferences of the same four shards."""
+    return Snapshots(redis, SHARDS)
+
+
+def now_ms() -> int:
+    """The time as callbacks carry it."""
+    return time.time_ns() // 1_000_000
