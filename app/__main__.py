@@ -73,7 +73,7 @@ def run(demo: bool, host: str, workers: int, conferences: int) -> None:
         _check_free(host, settings.port)
         processes: list[Process] = []
         if settings.redis_url is None:
-            processes.append(_valkey(settings.data_dir, environ))
+            processes.append(_valkey(settings, environ))
             environ["REDIS_URL"] = embedded.url(settings.data_dir)
             settings = _settings(environ)
         else:
@@ -315,18 +315,21 @@ def _check_redis(settings: Settings) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def _valkey(data_dir: Path, environ: dict[str, str]) -> Process:
+def _valkey(settings: Settings, environ: dict[str, str]) -> Process:
     try:
-        command = embedded.command(data_dir)
+        command = embedded.command(settings.data_dir)
     except embedded.NoServer as error:
         raise click.ClickException(str(error)) from error
-    redis = connect(embedded.url(data_dir), patience=1.0)
+    redis = connect(embedded.url(settings.data_dir), patience=1.0)
 
     def ready() -> bool:
         try:
-            return bool(redis.ping())
+            claim_layout(redis, settings.shards)
         except RedisError:
             return False
+        except WrongShards as error:
+            raise click.ClickException(str(error)) from error
+        return True
 
     return Process("valkey", command, environ, ready=ready)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import structlog
 
 PR_SET_PDEATHSIG = 1
-SHORTEST_LIFE = 10.0
+SHORTEST_LIFE = 5.0
 """Seconds. A process that dies sooner waits before its next start, each time longer."""
-LONGEST_WAIT = 5.0
+LONGEST_WAIT = 2.0
 LOOK = 0.1
 
 log = structlog.get_logger("offhook.run")
@@ -30,7 +30,7 @@ class Process:
     environ: Mapping[str, str]
     ready: Callable[[], bool] = lambda: True
     """Whether what is started after it may start."""
-    patience: float = 25.0
+    patience: float = 10.0
     """Seconds that it is given to end by itself."""
     running: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     started_at: float = 0.0

@@ -8,8 +8,8 @@ worker_connections = 1000
 # Longer than the idle time of the usual load balancers, so that they close first and no request meets a closed socket.
 keepalive = 75
 
-# Twilio waits 15 s; whoever is being answered at a stop has longer than that.
-graceful_timeout = 20
+# An answer takes two waits for Redis at the very most. Idle connections are waited for as well, so no longer than this.
+graceful_timeout = 5
 timeout = 30
 
 # Fresh processes now and then, never all at once.

@@ -147,7 +147,8 @@ class Drain:
                 reason=letter.reason,
                 received_at=letter.callback.received_at,
             )
-        folded = sum(len(change.news) for change in changes) + sum(isinstance(note, Said) for note in notes)
+        folded = sum(len(change.news) for change in changes)
+        noted = sum(isinstance(note, Said) for note in notes)
         return self.snapshots.commit(
             batch,
             fold.VERSION,
@@ -156,7 +157,8 @@ class Drain:
                 call_notes=notes,
                 dead_letters=letters,
                 folded=folded,
-                repeated=len(batch.entries) - len(links) - len(letters) - folded,
+                noted=noted,
+                repeated=sum(isinstance(entry, Mail) for entry in batch.entries) - len(letters) - folded - noted,
             ),
         )
 

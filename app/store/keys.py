@@ -50,7 +50,7 @@ def index(shard: int) -> str:
 
 
 def counters(shard: int) -> str:
-    """Hash: callbacks folded, repeated and set aside, by the commits that did it."""
+    """Hash: callbacks folded, noted, repeated and set aside, counted by the commits that did it."""
     return f"offhook:{{{shard}}}:counters"
 
 

@@ -105,6 +105,9 @@ class Commit(NamedTuple):
     call_notes: Sequence[SeenIn | Said] = ()
     dead_letters: Sequence[DeadLetter] = ()
     folded: int = 0
+    """Callbacks that joined a conference's log."""
+    noted: int = 0
+    """Callbacks that name only a call, remembered and sent on to its conferences."""
     repeated: int = 0
 
 
@@ -192,7 +195,12 @@ class Snapshots:
             keys.counters(shard),
             keys.dead_letters(shard),
         ]
-        counters = {"folded": work.folded, "repeated": work.repeated, "dead": len(work.dead_letters)}
+        counters = {
+            "folded": work.folded,
+            "noted": work.noted,
+            "repeated": work.repeated,
+            "dead": len(work.dead_letters),
+        }
         words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), LEASE_LASTS, fold_version]
         _say(words, [word for name, count in counters.items() if count for word in (name, count)])
         _say(words, [word for letter in work.dead_letters for word in (DEAD_LETTERS_KEPT, _letter(letter))])
@@ -301,8 +309,8 @@ class Snapshots:
         return {status: sum(counts[n * self.shards : (n + 1) * self.shards]) for n, status in enumerate(STATUSES)}
 
     def counters(self) -> dict[str, int]:
-        """What all commits so far have done: callbacks folded, repeated, and put aside as dead letters."""
-        totals = {"folded": 0, "repeated": 0, "dead": 0}
+        """What all commits so far have done with callbacks (see `Commit`)."""
+        totals = {"folded": 0, "noted": 0, "repeated": 0, "dead": 0}
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
                 pipe.hgetall(keys.counters(shard))

@@ -50,7 +50,12 @@ def form_fields(raw: bytes, most: int = 200) -> list[tuple[bytes, bytes]]:
     if len(pieces) > most:
         raise Malformed(f"{len(pieces)} form fields, and at most {most} are read")
     pairs = (piece.partition(b"=") for piece in pieces)
-    return [(unquote_to_bytes(name), unquote_to_bytes(value)) for name, _, value in pairs]
+    return [(_decoded(name), _decoded(value)) for name, _, value in pairs]
+
+
+def _decoded(text: bytes) -> bytes:
+    """Percent-decoded; most names and values have nothing to decode, and finding that out is cheaper."""
+    return unquote_to_bytes(text) if b"%" in text else text
 
 
 def signed_urls(base: str, target: str) -> tuple[bytes, ...]:

@@ -71,6 +71,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
             "conferences": snapshots.count(reader.account),
             "callbacks": {
                 "folded": counters["folded"],
+                "noted": counters["noted"],
                 "repeated": counters["repeated"],
                 "dead_letters": counters["dead"],
                 "waiting": sum(shard.waiting for shard in backlog),

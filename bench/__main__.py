@@ -1,0 +1,111 @@
+"""Measures everything in turn, round after round, prints the table and keeps the numbers. `python -m bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections import defaultdict
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from bench import machine
+from bench.load import callbacks, request
+from bench.measures import fold, ingest, latency
+
+RATE = 200.0
+"""Callbacks a second at which the latency is measured."""
+TITLES = {"offhook": "Offhook", "flask_empty": "empty Flask route", "flask_rq": "Flask + SDK + RQ"}
+
+Numbers = dict[str, list[dict[str, float]]]
+"""What each measurement gave in each round, by `measurement/name`."""
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (3)")
+    parser.add_argument("--quick", action="store_true", help="one short round: whether it works, not how fast")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit that unwinds, and so stops what was started
+    os.sched_setaffinity(0, machine.OTHERS)
+    description = machine.description()
+    _introduce(description)
+    try:
+        numbers = _measure(1, 1.0, 4_000, 300) if options.quick else _measure(options.rounds, 4.0, 20_000, 1_500)
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; so is everything that was started")
+    print(_table(numbers))
+    now = datetime.now(UTC)
+    file = machine.RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
+    kept = {"at": now.isoformat(timespec="seconds"), "quick": options.quick, "machine": description, "rounds": numbers}
+    file.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"kept in {file.relative_to(machine.ROOT)}")
+
+
+def _introduce(description: dict[str, Any]) -> None:
+    print(f"{description['cpu']}, {description['cores']} cores; fsync {description['fsync_ms']} ms")
+    print(f"core {description['measured_core']}: what is measured, one process of each kind")
+    print(f"cores {description['other_cores']}: Valkey and the load generator (Python, epoll, 16 kept connections)")
+    if description["measured_core"] == description["other_cores"]:
+        print("one core for everything: the ratios below are too close to 1")
+    if description["load_average_before"] > 0.5:
+        print(f"not a quiet machine: load average {description['load_average_before']}; trust cpu µs over requests/s")
+    sys.stdout.flush()
+
+
+def _measure(rounds: int, seconds: float, many: int, jobs: int) -> Numbers:
+    told = callbacks(many)
+    requests = [request(parameters) for parameters in told]
+    numbers: Numbers = defaultdict(list)
+    for number in range(1, rounds + 1):
+        print(f"round {number} of {rounds}", file=sys.stderr)
+        for name in ("offhook", "flask_empty", "flask_rq"):
+            numbers[f"ingest/{name}"].append(ingest(name, requests, seconds))
+        numbers["fold/offhook"].append(fold("offhook", told))
+        numbers["fold/flask_rq"].append(fold("flask_rq", told[:jobs]))
+        numbers["latency/offhook"].append(latency(told, RATE, seconds))
+    return numbers
+
+
+def _table(numbers: Numbers) -> str:
+    def spread(values: list[float], form: str) -> str:
+        low, middle, high = (format(value, form) for value in (min(values), median(values), max(values)))
+        return f"{middle:>8}  {f'{low} to {high}':<18}"
+
+    def column(key: str, field: str) -> list[float]:
+        return [measured[field] for measured in numbers[key]]
+
+    def ratio(key: str, base: str) -> str:
+        pairs = zip(column(key, "per_second"), column(base, "per_second"), strict=True)
+        return spread([one / other for one, other in pairs], ",.2f")
+
+    lines = ["", f"{'ingest':<20}{'requests/s':>8}{'':<19}{'of the empty route':>14}{'':<13}{'cpu µs each':>11}"]
+    for name in ("offhook", "flask_empty", "flask_rq"):
+        key = f"ingest/{name}"
+        lines.append(
+            f"  {TITLES[name]:<18}{spread(column(key, 'per_second'), ',.0f')}"
+            f"{ratio(key, 'ingest/flask_empty')}{spread(column(key, 'cpu_us'), ',.0f')}"
+        )
+    lines += ["", f"{'fold':<20}{'callbacks/s':>8}{'':<19}{'times a job each':>14}"]
+    for name in ("offhook", "flask_rq"):
+        key = f"fold/{name}"
+        lines.append(f"  {TITLES[name]:<18}{spread(column(key, 'per_second'), ',.0f')}{ratio(key, 'fold/flask_rq')}")
+    lines += ["", f"latency at {RATE:.0f} callbacks/s, Offhook, from due to published"]
+    for field, title, form in (
+        ("p50_ms", "p50, ms", ",.1f"),
+        ("p99_ms", "p99, ms", ",.1f"),
+        ("web_busy", "web, of a core", ".2f"),
+        ("worker_busy", "worker, of a core", ".2f"),
+    ):
+        lines.append(f"  {title:<18}{spread(column('latency/offhook', field), form)}")
+    busiest = max(measured["generator_busy"] for key in numbers if "ingest" in key for measured in numbers[key])
+    lines += ["", f"medians, and the lowest to the highest round; the generator used at most {busiest:.0%} of its core"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

