@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import structlog
 from msgspec.structs import replace
+from redis import RedisError
 
 from app import fold
 from app.conference import Conference
@@ -83,6 +84,8 @@ class Drain:
             if now - attended > TICK or now - heard > QUIET:
                 self.inbox.attend()
                 attended = now
+                # whoever had these may have died since; asking again finds out
+                seen = {shard: last for shard, last in seen.items() if last != ONLY_NEW}
 
     def drain(self, shard: int) -> bytes:
         """Fold a shard's mail, as far as its lease can be had. Up to which entry it needs no more looking at."""
@@ -180,7 +183,9 @@ class Drain:
             if not fresh:
                 continue
             try:
-                after = self._folded(batch.shard, sid, kept.get(sid), fresh, logs.get(sid))
+                after = self._folded(batch, sid, kept.get(sid), fresh, logs.get(sid))
+            except RedisError:
+                raise
             except Exception as error:  # a fault in the fold must cost one conference's news, never the shard's
                 log.exception("fold failed", conference_sid=sid)
                 letters += [
@@ -191,7 +196,7 @@ class Drain:
         return changes, letters
 
     def _folded(
-        self, shard: int, sid: str, known: Kept | None, fresh: dict[str, Told], logged: list[Logged] | None
+        self, batch: Batch, sid: str, known: Kept | None, fresh: dict[str, Told], logged: list[Logged] | None
     ) -> Conference:
         events = [event for event, _ in fresh.values()]
         if known is None:
@@ -200,8 +205,9 @@ class Drain:
             after = fold.advance(known.conference, events)
             if after is not None:
                 return after
+        self.inbox.renew(batch)  # a long log takes its time
         if logged is None:
-            logged = self.snapshots.logs(shard, [sid])[sid]
+            logged = self.snapshots.logs(batch.shard, [sid])[sid]
         return fold.fold([*(replace(read(entry.callback), conference_sid=sid) for entry in logged), *events])
 
     def _note_calls(

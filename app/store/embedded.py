@@ -47,6 +47,7 @@ def command(data_dir: Path) -> list[str]:
         "save": "",
         "maxmemory-policy": "noeviction",
         "loglevel": "warning",
+        "logfile": str(data_dir / "valkey.log"),
     }
     return [_server(), *(word for name, value in settings.items() for word in (f"--{name}", value))]
 

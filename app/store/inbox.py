@@ -98,6 +98,11 @@ return 0
 """
 
 
+# Make the lease last its whole length from now. KEYS 1 lease. ARGV 1 token, 2 lease's length in ms.
+RENEW = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+"""
+
 # Give the lease back early, if it is still one's own. KEYS 1 lease. ARGV 1 token.
 RELEASE = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
@@ -115,6 +120,7 @@ class Inbox:
         self._append = redis.register_script(APPEND)
         self._claim = redis.register_script(CLAIM)
         self._leave = redis.register_script(LEAVE)
+        self._renew = redis.register_script(RENEW)
         self._release = redis.register_script(RELEASE)
 
     def shard_of(self, sid: str) -> int:
@@ -174,6 +180,10 @@ class Inbox:
             first_id=entries[0][0],
             last_id=entries[-1][0],
         )
+
+    def renew(self, batch: Batch) -> None:
+        """Have the lease last its whole length again. If it is lost, that is for the commit to find out."""
+        self._renew([keys.lease(batch.shard)], [batch.token, LEASE_LASTS])
 
     def release(self, batch: Batch) -> None:
         """Give back the lease that a commit has kept, with mail still waiting."""

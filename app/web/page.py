@@ -13,7 +13,7 @@ SHOWN = 30
 
 def create(*, snapshots: Snapshots, access: Access) -> Blueprint:
     """`/`. See `app.web.create_app` for what it is handed."""
-    page = Blueprint("page", __name__, template_folder="templates", static_folder="static")
+    page = Blueprint("page", __name__)
 
     @page.get("/")
     def conferences() -> tuple[str, dict[str, str]]:

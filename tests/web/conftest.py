@@ -1,0 +1,139 @@
+"""A whole Offhook in one process: its web application in front, its drain behind, and Twilio's own SDK to sign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from redis import Redis
+from twilio.request_validator import RequestValidator
+from werkzeug.datastructures import MultiDict
+from werkzeug.test import TestResponse
+
+from app.events import Callback
+from app.store.connect import connect
+from app.store.inbox import Inbox, Mail
+from app.store.snapshots import Snapshots
+from app.twilio.signature import Key
+from app.web import create_app
+from app.web.access import ApiKey
+from tests.cast import ACCOUNT, TOKEN
+from tests.conftest import SHARDS
+from workers.drain import Drain
+
+OURS = "https://hooks.example.com"
+PATH = "/webhooks/twilio"
+FORM = "application/x-www-form-urlencoded"
+
+OLD_TOKEN = "the token from before"
+CHILD, CHILD_TOKEN = "AC" + "c" * 32, "the subaccount's token"
+STRANGER, STRANGERS_TOKEN = "AC" + "d" * 32, "a stranger's token"
+SHARED_KEY = Key("shared:MK1", b"a shared secret", "sha256", "MK1")
+
+OWN_KEYS = (Key("main", TOKEN.encode()), Key("main-2", OLD_TOKEN.encode()), SHARED_KEY)
+KEYS = {
+    ACCOUNT: OWN_KEYS,
+    CHILD: (Key("child", CHILD_TOKEN.encode()), *OWN_KEYS),
+    STRANGER: (Key("stranger", STRANGERS_TOKEN.encode()),),
+}
+
+OPERATOR = ("operator", "the operator's secret")
+OWNER = (ACCOUNT, TOKEN)
+SUBACCOUNT = (CHILD, CHILD_TOKEN)
+OUTSIDER = (STRANGER, STRANGERS_TOKEN)
+
+
+def signature(url: str, told: Mapping[str, str] | None = None, token: str = TOKEN) -> str:
+    """What Twilio would put into X-Twilio-Signature; a GET signs no parameters apart from its URL."""
+    signed = RequestValidator(token).compute_signature(url, MultiDict(told or {}))
+    assert isinstance(signed, str)
+    return signed
+
+
+@dataclass
+class Site:
+    """One Offhook, and what it did."""
+
+    redis: Redis
+    public_url: str | None = OURS
+    nudge: Callable[[], None] = lambda: None
+    woken: int = 0
+    """How often a drain was asked for."""
+    inbox: Inbox = field(init=False)
+    snapshots: Snapshots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inbox, self.snapshots = Inbox(self.redis, SHARDS), Snapshots(self.redis, SHARDS)
+        self.app = create_app(
+            inbox=self.inbox,
+            snapshots=self.snapshots,
+            nudge=self._nudged,
+            keys=KEYS,
+            parents={CHILD: ACCOUNT},
+            api_keys={OPERATOR[0]: ApiKey(OPERATOR[1].encode(), "read")},
+            public_url=self.public_url,
+        )
+        self.http = self.app.test_client()
+
+    def _nudged(self) -> None:
+        self.woken += 1
+        self.nudge()
+
+    def send(
+        self, told: Mapping[str, str] | bytes, signed: str | None, *, query: str = "", **more: Any
+    ) -> TestResponse:
+        """POST these parameters under this signature; `more` goes to werkzeug's client."""
+        headers = {} if signed is None else {"X-Twilio-Signature": signed}
+        body = told if isinstance(told, bytes) else urlencode(told).encode()
+        request: dict[str, Any] = {"data": body, "content_type": FORM, **more}
+        return self.http.post(PATH + query, headers=headers | request.pop("headers", {}), **request)
+
+    def tell(self, *callbacks: Mapping[str, str], token: str = TOKEN) -> None:
+        """Have Twilio tell these, one after the other."""
+        for told in callbacks:
+            answer = self.send(told, signature(OURS + PATH, told, token))
+            assert answer.status_code == 204
+
+    def stored(self) -> dict[int, list[Callback]]:
+        """What waits in the inboxes, by shard."""
+        waiting = {}
+        for shard in range(SHARDS):
+            batch = self.inbox.claim(shard, 1000)
+            if batch is not None:
+                self.inbox.release(batch)
+                waiting[shard] = [entry.callback for entry in batch.entries if isinstance(entry, Mail)]
+        return waiting
+
+    def fold(self) -> None:
+        """Do the worker's part, until nothing waits."""
+        drain = Drain(inbox=self.inbox, snapshots=self.snapshots, nudge=lambda: None, stopping=lambda: True)
+        while any(shard.waiting for shard in self.inbox.backlog()):
+            for shard in range(SHARDS):
+                drain.drain(shard)
+
+    def ask(self, path: str, who: tuple[str, str] | None = OPERATOR, **more: Any) -> TestResponse:
+        """GET a page as somebody, by default as the operator, who may see everything."""
+        return self.http.get(path, auth=who, **more)
+
+    def told(self, path: str, who: tuple[str, str] = OPERATOR, **more: Any) -> Any:
+        """The JSON of a page that is there."""
+        answer = self.ask(path, who, **more)
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+        return answer.get_json()
+
+
+@pytest.fixture
+def site(redis: Redis) -> Site:
+    """An Offhook that has heard nothing yet."""
+    return Site(redis)
+
+
+@pytest.fixture
+def nowhere() -> Iterator[Redis]:
+    """A client of a Redis that is away."""
+    client = connect("unix:///nonexistent/valkey.sock", patience=1.0)
+    yield client
+    client.close()
