@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from datetime import UTC, datetime
 from statistics import median
+from types import FrameType
 from typing import Any
 
 from bench import machine
@@ -30,20 +31,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (3)")
     parser.add_argument("--quick", action="store_true", help="one short round: whether it works, not how fast")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit that unwinds, and so stops what was started
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     os.sched_setaffinity(0, machine.OTHERS)
     description = machine.description()
     _introduce(description)
-    try:
-        numbers = _measure(1, 1.0, 4_000, 300) if options.quick else _measure(options.rounds, 4.0, 20_000, 1_500)
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; so is everything that was started")
+    numbers = _measure(1, 1.0, 4_000, 300) if options.quick else _measure(options.rounds, 4.0, 20_000, 1_500)
     print(_table(numbers))
     now = datetime.now(UTC)
     file = machine.RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
     kept = {"at": now.isoformat(timespec="seconds"), "quick": options.quick, "machine": description, "rounds": numbers}
     file.write_text(json.dumps(kept, indent=1) + "\n")
     print(f"kept in {file.relative_to(machine.ROOT)}")
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    """An exit that unwinds, and so stops everything that was started."""
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _introduce(description: dict[str, Any]) -> None:
@@ -53,7 +59,7 @@ def _introduce(description: dict[str, Any]) -> None:
     if description["measured_core"] == description["other_cores"]:
         print("one core for everything: the ratios below are too close to 1")
     if description["load_average_before"] > 0.5:
-        print(f"not a quiet machine: load average {description['load_average_before']}; trust cpu µs over requests/s")
+        print(f"not a quiet machine: load average {description['load_average_before']}; read the ratios only")
     sys.stdout.flush()
 
 

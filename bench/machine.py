@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
-from redis import Redis, RedisError
+from redis import RedisError
 
 from app.store import embedded
 from app.store.connect import connect
@@ -26,6 +28,7 @@ from bench.load import ACCOUNT, HOST, TOKEN
 from config.settings import NAMES
 
 PYTHON = [sys.executable, "-m"]
+PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PATIENCE = 20.0
@@ -40,17 +43,15 @@ OTHERS = set(_cores[1:]) or MEASURED
 
 
 @contextmanager
-def valkey() -> Iterator[tuple[str, int]]:
-    """A new embedded Valkey with its usual settings; its URL and pid. Its files are beside the results, then gone."""
+def valkey() -> Iterator[str]:
+    """A new embedded Valkey with its usual settings; its URL. Its files are beside the results, then gone."""
     RESULTS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=RESULTS))
     url = embedded.url(folder)
-    redis = connect(url, patience=5.0)
     try:
-        with running(embedded.command(folder), {}, OTHERS, ready=lambda: _pings(redis)) as pid:
-            yield url, pid
+        with running(embedded.command(folder), {}, OTHERS, partial(_pings, url)):
+            yield url
     finally:
-        redis.close()
         shutil.rmtree(embedded.socket_path(folder).parent, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -73,18 +74,12 @@ def environment(redis_url: str, port: int) -> dict[str, str]:
 def running(
     command: Sequence[str], environ: Mapping[str, str], cores: set[int], ready: Callable[[], bool]
 ) -> Iterator[int]:
-    """Run a process on these cores until the block ends; its pid. Raises RuntimeError if it does not become ready."""
+    """Run a process on these cores until the block ends; its pid.
+
+    Raises RuntimeError if it does not become ready, and subprocess.TimeoutExpired if it had to be killed.
+    """
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            start_new_session=True,  # Ctrl-C is for the benchmark, which stops them in order
-            preexec_fn=partial(os.sched_setaffinity, 0, cores),
-        )
+        process = _start(command, environ, cores, said, said)
         try:
             deadline = time.monotonic() + PATIENCE
             while not ready():
@@ -98,18 +93,45 @@ def running(
             process.terminate()
             try:
                 process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
+            finally:  # a signal may end the wait, too
                 process.kill()
                 process.wait()
 
 
 def output(command: Sequence[str], environ: Mapping[str, str], cores: set[int]) -> str:
-    """Run a process on these cores to its end; what it printed. Raises subprocess.SubprocessError if it fails."""
-    pin = partial(os.sched_setaffinity, 0, cores)
-    done = subprocess.run(
-        command, cwd=ROOT, env=dict(environ), stdout=subprocess.PIPE, text=True, check=True, timeout=300, preexec_fn=pin
+    """Run a process on these cores to its end; what it printed. Raises RuntimeError if it fails."""
+    process = _start(command, environ, cores, subprocess.PIPE, None)
+    try:
+        said, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command[:4])} ended with status {process.returncode}")
+    return said.decode()
+
+
+def _start(
+    command: Sequence[str], environ: Mapping[str, str], cores: set[int], out: IO[bytes] | int, err: IO[bytes] | None
+) -> subprocess.Popen[bytes]:
+    """In a session of its own: Ctrl-C is for the benchmark, which stops them in order."""
+    settle = partial(_settle, cores)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,
+        preexec_fn=settle,
     )
-    return done.stdout
+
+
+def _settle(cores: set[int]) -> None:
+    """Between fork and exec: keep to these cores, and ask the kernel for SIGTERM when the benchmark is gone."""
+    os.sched_setaffinity(0, cores)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def answers_http(port: int) -> bool:
@@ -124,11 +146,10 @@ def answers_http(port: int) -> bool:
         connection.close()
 
 
-def _pings(redis: Redis) -> bool:
-    try:
-        return bool(redis.ping())
-    except RedisError:
-        return False
+def _pings(redis_url: str) -> bool:
+    with suppress(RedisError):
+        return bool(connect(redis_url, patience=1.0).ping())
+    return False
 
 
 def cpu_seconds(pid: int) -> float:
@@ -141,7 +162,7 @@ def cpu_seconds(pid: int) -> float:
 
 def description() -> dict[str, Any]:
     """What the numbers were measured on and with."""
-    with valkey() as (url, _):
+    with valkey() as url:
         server: Any = connect(url, patience=5.0).info("server")
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {

@@ -8,11 +8,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from urllib.parse import urlencode
 
 import msgspec
-from redis import Redis
+from redis import Redis, RedisError
 from rq import Queue, Worker
 
 from app.events import Callback
@@ -47,7 +48,7 @@ def ingest(name: str, requests: Sequence[bytes], seconds: float) -> dict[str, fl
 
     Raises RuntimeError when what it stored is not what it acknowledged.
     """
-    with machine.valkey() as (url, _):
+    with machine.valkey() as url:
         port = _free_port()
         environ = machine.environment(url, port)
         with machine.running(web(name, port), environ, machine.MEASURED, partial(machine.answers_http, port)) as pid:
@@ -79,7 +80,7 @@ def fold(name: str, told: Sequence[Parameters]) -> dict[str, float]:
 
     Raises RuntimeError when not every callback was folded.
     """
-    with machine.valkey() as (url, _):
+    with machine.valkey() as url:
         redis = connect(url, patience=5.0)
         (_fill_inboxes if name == "offhook" else _fill_queue)(redis, told)
         command = [*machine.PYTHON, "bench.fold", name]
@@ -117,7 +118,7 @@ def latency(told: Sequence[Parameters], rate: float, seconds: float) -> dict[str
     """
     told = told[: int(rate * (1 + seconds))]
     requests = [request(parameters) for parameters in told]
-    with machine.valkey() as (url, _):
+    with machine.valkey() as url:
         port = _free_port()
         environ = machine.environment(url, port)
         redis = connect(url, patience=5.0)
@@ -147,27 +148,14 @@ def latency(told: Sequence[Parameters], rate: float, seconds: float) -> dict[str
     }
 
 
-class Told(msgspec.Struct):
-    """One event of a published change."""
-
-    sequence: int
-
-
-class Published(msgspec.Struct):
-    """As much of a published change as tells which callbacks it is the work of."""
-
-    conference_sid: str
-    events: list[Told]
-
-
 def _listen(messages: Iterator[bytes], heard: dict[tuple[str, int], float], expected: int) -> None:
-    decode = msgspec.json.Decoder(Published).decode
-    for message in messages:
-        now = time.perf_counter()
-        change = decode(message)
-        heard |= {(change.conference_sid, event.sequence): now for event in change.events}
-        if len(heard) >= expected:
-            return
+    with suppress(RedisError):  # Valkey stops when the benchmark does; what was not heard is missed by the count
+        for message in messages:
+            now = time.perf_counter()
+            change = msgspec.json.decode(message)
+            heard |= {(change["conference_sid"], event["sequence"]): now for event in change["events"]}
+            if len(heard) >= expected:
+                return
 
 
 def _works(redis: Redis) -> bool:

@@ -49,13 +49,13 @@ def form_fields(raw: bytes, most: int = 200) -> list[tuple[bytes, bytes]]:
     pieces = [piece for piece in raw.replace(b"+", b" ").split(b"&") if piece]
     if len(pieces) > most:
         raise Malformed(f"{len(pieces)} form fields, and at most {most} are read")
-    pairs = (piece.partition(b"=") for piece in pieces)
-    return [(_decoded(name), _decoded(value)) for name, _, value in pairs]
-
-
-def _decoded(text: bytes) -> bytes:
-    """Percent-decoded; most names and values have nothing to decode, and finding that out is cheaper."""
-    return unquote_to_bytes(text) if b"%" in text else text
+    fields = []
+    for piece in pieces:
+        name, _, value = piece.partition(b"=")
+        if b"%" in piece:  # most pieces have nothing to decode, and finding that out is cheaper
+            name, value = unquote_to_bytes(name), unquote_to_bytes(value)
+        fields.append((name, value))
+    return fields
 
 
 def signed_urls(base: str, target: str) -> tuple[bytes, ...]:

@@ -278,6 +278,19 @@ def test_nobody_can_release_the_lease_of_another(redis: Redis, inbox: Inbox) -> 
     assert redis.get(keys.lease(0)) == holder.token.encode()
 
 
+def test_a_holder_can_make_its_lease_last_longer_and_nobody_else_can(redis: Redis, inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    holder = claimed(inbox, 0)
+    redis.pexpire(keys.lease(0), LEASE_LASTS // 10)
+    inbox.renew(holder._replace(token="another"))
+    assert int(redis.pttl(keys.lease(0))) <= LEASE_LASTS // 10
+    inbox.renew(holder)
+    assert int(redis.pttl(keys.lease(0))) > LEASE_LASTS // 10
+    redis.delete(keys.lease(0))
+    inbox.renew(holder)
+    assert not redis.exists(keys.lease(0)), "what is lost stays lost"
+
+
 def test_the_epoch_stays_until_the_data_is_flushed(redis: Redis, inbox: Inbox) -> None:
     epochs = []
     for flush in (False, False, True):
