@@ -13,12 +13,15 @@ from statistics import median
 from types import FrameType
 from typing import Any
 
-from bench import machine
+from app.store.connect import connect
+from bench import machine, pages
 from bench.load import callbacks, request
 from bench.measures import fold, ingest, latency
 
 RATE = 200.0
 """Callbacks a second at which the latency is measured."""
+REPEATS = 100
+"""How many pages are taken of each list."""
 TITLES = {"offhook": "Offhook", "flask_empty": "empty Flask route", "flask_rq": "Flask + SDK + RQ"}
 
 Numbers = dict[str, list[dict[str, float]]]
@@ -38,9 +41,19 @@ def main() -> None:
     _introduce(description)
     numbers = _measure(1, 1.0, 4_000, 300) if options.quick else _measure(options.rounds, 4.0, 20_000, 1_500)
     print(_table(numbers))
+    sizes = (1_000, 3_000) if options.quick else (1_000, 100_000)
+    with machine.valkey() as url:
+        costs = pages.measure(connect(url, patience=30.0), sizes, REPEATS)
+    print(_pages(costs, sizes))
     now = datetime.now(UTC)
     file = machine.RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
-    kept = {"at": now.isoformat(timespec="seconds"), "quick": options.quick, "machine": description, "rounds": numbers}
+    kept = {
+        "at": now.isoformat(timespec="seconds"),
+        "quick": options.quick,
+        "machine": description,
+        "rounds": numbers,
+        "pages_ms": costs,
+    }
     file.write_text(json.dumps(kept, indent=1) + "\n")
     print(f"kept in {file.relative_to(machine.ROOT)}")
 
@@ -111,6 +124,12 @@ def _table(numbers: Numbers) -> str:
     busiest = max(measured["generator_busy"] for key in numbers if "ingest" in key for measured in numbers[key])
     lines += ["", f"medians, and the lowest to the highest round; the generator used at most {busiest:.0%} of its core"]
     return "\n".join(lines)
+
+
+def _pages(costs: dict[str, list[float]], sizes: tuple[int, int]) -> str:
+    lines = ["", f"a page of {pages.PAGE} conferences, ms, median of {REPEATS}: among {sizes[0]:,}, among {sizes[1]:,}"]
+    lines += [f"  {name:<26}{few:>8.2f}{many:>8.2f}{many / few:>8.2f} times" for name, (few, many) in costs.items()]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class Drain:
             if over or now - heard > QUIET:
                 mail = self.inbox.leave()
                 if over and mail:
-                    self.nudge()
+                    self._ask()
                 if over or not mail:
                     return
                 seen.clear()
@@ -106,9 +106,16 @@ class Drain:
             batch = following
             if self.stopping():
                 break
-        self.nudge()  # mail piles up: another worker, if one is free, may take its share
+        self._ask()  # mail piles up: another worker, if one is free, may take its share
         self.inbox.release(batch)
         return b"0"
+
+    def _ask(self) -> None:
+        """Ask for another drain. That this fails must not stop the one that is on: the sweep asks again."""
+        try:
+            self.nudge()
+        except RedisError as error:
+            log.warning("nobody woken", error=type(error).__name__)
 
     def fold(self, batch: Batch) -> int:
         """Fold one batch and commit it. How many entries the shard has left. Raises `Fenced`.
@@ -142,7 +149,7 @@ class Drain:
             if change.before is None or sid not in change.before.participants
         ]
         if forwards and self.inbox.forward(forwards):
-            self.nudge()
+            self._ask()
         for letter in letters:
             log.warning(
                 "dead letter",
@@ -250,6 +257,7 @@ def _surely_new(known: Kept, told: Iterable[Told]) -> bool:
 
 def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told]) -> Change:
     before = known.conference if known else None
+    anew = known is None or known.fold_version != fold.VERSION
     heard = max(callback.received_at for _, callback in fresh.values())
     if before is not None and before.header.heard_at is not None:
         heard = max(heard, int(before.header.heard_at.timestamp() * 1000))
@@ -261,10 +269,11 @@ def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str,
     changed = [
         participant
         for participant in folded.in_order()
-        if before is None or before.participants.get(participant.call_sid) != participant
+        if anew or before is None or before.participants.get(participant.call_sid) != participant
     ]
     return Change(
         before=before,
+        anew=anew,
         after=Conference(header, folded.participants),
         changed=changed,
         news=[(event.id, callback) for event, callback in fresh.values()],

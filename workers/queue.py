@@ -35,9 +35,14 @@ def nudge(queue: Queue) -> None:
 
 
 def job_class(chores: Mapping[str, Callable[[], None]]) -> type[Job]:
-    """A job that runs one of these by its name, whatever function whoever wrote into Redis has named."""
+    """A job that runs one of these by its name, and no other function or webhook that whoever wrote it has named."""
 
     class Chore(Job):
+        def restore(self, raw_data: Any) -> None:
+            super().restore(raw_data)
+            self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+            self.webhooks = []
+
         @property
         def func(self) -> Callable[..., Any]:
             chore = chores.get(self.func_name or "")

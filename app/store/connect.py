@@ -6,6 +6,7 @@ import time
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as Unconnected
 from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry
@@ -42,6 +43,8 @@ def until_answering(redis: Redis, seconds: float = 30.0) -> None:
     while True:
         try:
             redis.ping()
+        except AuthenticationError:
+            raise
         except (Unconnected, TimedOut):
             if time.monotonic() > deadline:
                 raise

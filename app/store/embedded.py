@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 LONGEST_SOCKET_PATH = 100
 """Bytes. A Unix socket's path must fit into 104 on macOS and 108 on Linux."""
@@ -26,7 +28,7 @@ def socket_path(data_dir: Path) -> Path:
 
 def url(data_dir: Path) -> str:
     """The REDIS_URL of the server of this data directory."""
-    return f"unix://{socket_path(data_dir)}"
+    return f"unix://{quote(str(socket_path(data_dir)))}"
 
 
 def command(data_dir: Path) -> list[str]:
@@ -37,6 +39,8 @@ def command(data_dir: Path) -> list[str]:
     files, socket = data_dir / "valkey", socket_path(data_dir)
     for folder in (data_dir, files, socket.parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            raise NoServer(f"{folder} belongs to somebody else. Set OFFHOOK_DATA_DIR to a folder of your own.")
     settings = {
         "port": "0",
         "unixsocket": str(socket),

@@ -72,6 +72,14 @@ if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[2]) then return 1 end
 return 0
 """
 
+# The same when a drain sends on what was stored already: refusing it would stop the draining that makes room.
+FORWARD = f"#!lua flags=allow-oom{APPEND}"
+
+# Say that a shard is attended. KEYS 1 woken. ARGV 1 how long, ms.
+ATTEND = """#!lua flags=allow-oom
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+"""
+
 # Take or keep the lease and read the oldest entries. A full memory must not stop the draining that would empty it.
 # KEYS 1 lease, 2 inbox, 3 epoch. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new epoch.
 # Returns nil when another holds the lease, else {epoch, entries}; with no entries the lease is not held.
@@ -118,6 +126,8 @@ class Inbox:
         self.shards = shards
         self._shards = {keys.inbox(shard).encode(): shard for shard in range(shards)}
         self._append = redis.register_script(APPEND)
+        self._forward = redis.register_script(FORWARD)
+        self._attend = redis.register_script(ATTEND)
         self._claim = redis.register_script(CLAIM)
         self._leave = redis.register_script(LEAVE)
         self._renew = redis.register_script(RENEW)
@@ -136,10 +146,10 @@ class Inbox:
         return bool(due)
 
     def forward(self, entries: Iterable[tuple[int, Entry]]) -> bool:
-        """Store entries found to belong to other shards, in one round trip. True: a wake-up is due."""
+        """Store entries found to belong to other shards. True: a wake-up is due."""
         with self.redis.pipeline(transaction=False) as pipe:
             for shard, entry in entries:
-                self._append([keys.inbox(shard), keys.woken(shard)], [_encode(entry), WAKE_UP_LASTS], client=pipe)
+                self._forward([keys.inbox(shard), keys.woken(shard)], [_encode(entry), WAKE_UP_LASTS], client=pipe)
             return any(pipe.execute())
 
     def wait(self, seen: Mapping[int, bytes], seconds: float) -> list[int]:
@@ -148,14 +158,14 @@ class Inbox:
         A shard that is not in `seen` is looked at from its beginning; `ONLY_NEW` stands for what comes from now on.
         """
         streams: dict[Any, Any] = {name: seen.get(shard, b"0") for name, shard in self._shards.items()}
-        found: Any = self.redis.xread(streams, block=int(seconds * 1000), count=1)
+        found: Any = self.redis.xread(streams, block=max(1, int(seconds * 1000)), count=1)
         return [self._shards[name] for name, _ in found or []]
 
     def attend(self) -> None:
         """Say that a drain is looking after every shard, for as long as a wake-up stands: nobody need ask for one."""
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
-                pipe.set(keys.woken(shard), "1", px=WAKE_UP_LASTS)
+                self._attend([keys.woken(shard)], [WAKE_UP_LASTS], client=pipe)
             pipe.execute()
 
     def claim(self, shard: int, most: int) -> Batch | None:

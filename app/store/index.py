@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 from app.conference import Header, Participant, Status
 
-STATUSES: tuple[Status, ...] = ("init", "in-progress", "completed")
+LIVE: tuple[Status, ...] = ("init", "in-progress")
+"""Statuses that have entries of their own, besides those that every conference has for any status."""
+ANY = ""
 EVERYONE = "*"
 """Stands for an account where the question is about all of them."""
 
@@ -41,8 +43,9 @@ def entries_of(header: Header, participants: Iterable[Participant]) -> set[bytes
         questions.append((EVERYONE, "call", participant.call_sid))
         if participant.label:
             questions.append((EVERYONE, "label", participant.label))
-    tail = _tail(Place(_seconds(header.created_at), header.sid))
-    return {_question(account, header.status, kind, value) + tail for account, kind, value in questions}
+    statuses = (ANY, header.status) if header.status in LIVE else (ANY,)
+    tail = _tail(place_of(header))
+    return {_question(account, status, kind, value) + tail for account, kind, value in questions for status in statuses}
 
 
 def same_place(before: Header, after: Header) -> bool:
@@ -50,14 +53,19 @@ def same_place(before: Header, after: Header) -> bool:
     return (before.status, before.created_at) == (after.status, after.created_at)
 
 
-def below(place: Place | None, account: str, status: Status, kind: str, value: str) -> tuple[bytes, bytes]:
+def below(place: Place | None, account: str, status: str, kind: str, value: str) -> tuple[bytes, bytes]:
     """Bounds, for ZRANGE BYLEX REV, of the answers to a question that come after a place in the list; None: all.
 
-    `kind` is "" for any conference, or "name", "call" or "label" with its `value`.
+    `status` is one of `LIVE`, or `ANY`. `kind` is "" for any conference, or "name", "call" or "label" with its `value`.
     """
     question = _question(account, status, kind, value)
     top = question + (b"\xff" * (TIME + 1) if place is None else _tail(place))
     return b"(" + top, b"[" + question
+
+
+def place_of(header: Header) -> Place:
+    """Where a conference stands by its document."""
+    return Place(_seconds(header.created_at), header.sid)
 
 
 def place_in(entry: bytes) -> Place:
@@ -65,7 +73,7 @@ def place_in(entry: bytes) -> Place:
     return Place(int.from_bytes(entry[DIGEST : DIGEST + TIME], "big"), entry[DIGEST + TIME :].decode())
 
 
-def _question(account: str, status: Status, kind: str, value: str) -> bytes:
+def _question(account: str, status: str, kind: str, value: str) -> bytes:
     return blake2b("\0".join((account, status, kind, value)).encode(), digest_size=DIGEST).digest()
 
 

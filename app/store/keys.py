@@ -65,7 +65,7 @@ def conference(shard: int, sid: str) -> str:
 
 
 def log(shard: int, sid: str) -> str:
-    """Stream: the conference's callbacks as they came, each once, in order of arrival. The source of truth."""
+    """List: the conference's callbacks as they came, each once, in order of arrival. The source of truth."""
     return f"offhook:{{{shard}}}:log:{sid}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from app.conference import (
 from app.events import Callback
 from app.store import keys
 from app.store.inbox import LEASE_LASTS, Batch
-from app.store.index import EVERYONE, STATUSES, Place, below, entries_of, place_in, same_place
+from app.store.index import ANY, EVERYONE, LIVE, Place, below, entries_of, place_in, place_of, same_place
 
 HEADER, FOLD = b"header", b"fold"
 CALL_REMEMBERED = 3 * 24 * 3600
@@ -32,6 +33,7 @@ DEAD_LETTERS_KEPT = 1_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Callback).decode
+_decode_pair = msgspec.msgpack.Decoder(tuple[str, Callback]).decode
 
 
 class Fenced(Exception):
@@ -48,8 +50,8 @@ class Kept(NamedTuple):
 class Logged(NamedTuple):
     """One callback of a log."""
 
-    id: str
-    """Its stream id: when Redis took it in, and a cursor to read on from."""
+    number: int
+    """Its place in the log, from 1; places never change."""
     event_id: str
     callback: Callback
 
@@ -58,6 +60,8 @@ class Change(NamedTuple):
     """One conference's part of a commit."""
 
     before: Conference | None
+    anew: bool
+    """Whether nothing of the stored document is to stay: there is none, or another fold wrote it."""
     after: Conference
     """With its new revision."""
     changed: Sequence[Participant]
@@ -131,9 +135,10 @@ each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
 each(2, function() redis.call('XADD', KEYS[5], 'MAXLEN', '~', take(), '*', 'e', take()) end)
 each(1, function()
   local doc, log = key(), key()
+  each(1, function() redis.call('DEL', doc) end)
   each(2, function() redis.call('HSET', doc, take(), take()) end)
   redis.call('HSET', doc, 'fold', version)
-  each(2, function() redis.call('XADD', log, '*', 'i', take(), 'e', take()) end)
+  each(1, function() redis.call('RPUSH', log, take()) end)
   each(1, function() redis.call('ZREM', KEYS[3], take()) end)
   each(1, function() redis.call('ZADD', KEYS[3], 0, take()) end)
   local message = take()
@@ -172,8 +177,8 @@ class Snapshots:
         """The whole logs of these conferences, in one round trip; an unknown conference has an empty one."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.xrange(keys.log(shard, sid))
-            return {sid: [_logged(entry) for entry in log] for sid, log in zip(sids, pipe.execute(), strict=True)}
+                pipe.lrange(keys.log(shard, sid), 0, -1)
+            return {sid: _logged(0, log) for sid, log in zip(sids, pipe.execute(), strict=True)}
 
     def calls(self, shard: int, sids: Sequence[str]) -> dict[str, CallNotes]:
         """What is remembered of these calls, in one round trip."""
@@ -241,11 +246,10 @@ class Snapshots:
                 pipe.hget(keys.conference(keys.shard_of(sid, self.shards), sid), HEADER)
             return list(pipe.execute())
 
-    def events(self, sid: str, after: str | None, most: int) -> list[Logged]:
-        """A conference's callbacks in order of arrival, from behind the entry `after` on."""
-        start = f"({after}" if after else "-"
-        found: Any = self.redis.xrange(keys.log(keys.shard_of(sid, self.shards), sid), min=start, count=most)
-        return [_logged(entry) for entry in found or []]
+    def events(self, sid: str, after: int, most: int) -> list[Logged]:
+        """A conference's callbacks in order of arrival, from behind a place in its log on."""
+        log = keys.log(keys.shard_of(sid, self.shards), sid)
+        return _logged(after, self.redis.lrange(log, after, after + most - 1))
 
     def page(self, question: Question, after: Place | None, most: int) -> tuple[list[bytes], Place | None]:
         """Headers as JSON, newest conference first, from behind a place on; and where to read on, None at the end.
@@ -253,15 +257,12 @@ class Snapshots:
         May be shorter than `most` with more to come, when much had to be passed over.
         """
         found: list[bytes] = []
-        seen: set[str] = set()
         place = after
         places = self._places(question, after, most + 1)
         for _ in range(PASSED_OVER):
-            chunk = [place for _, place in zip(range(most), places, strict=False)]
-            fresh = [place for place in chunk if place.sid not in seen]
-            for place, header in zip(fresh, self.headers([place.sid for place in fresh]), strict=True):
-                seen.add(place.sid)
-                if header is not None and question.fits(read_header(header)):
+            chunk = list(islice(places, most))
+            for place, header in zip(chunk, self.headers([place.sid for place in chunk]), strict=True):
+                if header is not None and question.fits(known := read_header(header)) and place_of(known) == place:
                     found.append(header)
                 if len(found) == most:
                     return found, place
@@ -271,42 +272,34 @@ class Snapshots:
 
     def _places(self, question: Question, after: Place | None, chunk: int) -> Iterator[Place]:
         """Where the conferences stand that may fit, merged from all shards."""
-        ranges = [(shard, status) for shard in range(self.shards) for status in question.statuses]
         with self.redis.pipeline(transaction=False) as pipe:
-            for shard, status in ranges:
-                self._range(pipe, question, shard, status, after, chunk)
+            for shard in range(self.shards):
+                self._range(pipe, question, shard, after, chunk)
             firsts = pipe.execute()
-        lists = [
-            self._read_on(question, shard, status, first, chunk)
-            for (shard, status), first in zip(ranges, firsts, strict=True)
-            if first
-        ]
+        lists = [self._read_on(question, shard, first, chunk) for shard, first in enumerate(firsts) if first]
         return heapq.merge(*lists, reverse=True)
 
-    def _read_on(
-        self, question: Question, shard: int, status: Status, entries: list[bytes], chunk: int
-    ) -> Iterator[Place]:
+    def _read_on(self, question: Question, shard: int, entries: list[bytes], chunk: int) -> Iterator[Place]:
         while entries:
             yield from map(place_in, entries)
             if len(entries) < chunk:
                 return
-            entries = self._range(self.redis, question, shard, status, place_in(entries[-1]), chunk)
+            entries = self._range(self.redis, question, shard, place_in(entries[-1]), chunk)
 
-    def _range(
-        self, client: Redis, question: Question, shard: int, status: Status, after: Place | None, chunk: int
-    ) -> Any:
-        top, bottom = below(after, question.indexed_account, status, question.kind, question.value)
+    def _range(self, client: Redis, question: Question, shard: int, after: Place | None, chunk: int) -> Any:
+        top, bottom = below(after, question.indexed_account, question.indexed_status, question.kind, question.value)
         return client.zrange(keys.index(shard), top, bottom, desc=True, bylex=True, offset=0, num=chunk)
 
     def count(self, account: str | None) -> dict[str, int]:
         """How many conferences an account has in each status; None: all accounts."""
         with self.redis.pipeline(transaction=False) as pipe:
-            for status in STATUSES:
+            for status in (ANY, *LIVE):
                 top, bottom = below(None, account or EVERYONE, status, "", "")
                 for shard in range(self.shards):
                     pipe.zlexcount(keys.index(shard), bottom, top)
             counts = pipe.execute()
-        return {status: sum(counts[n * self.shards : (n + 1) * self.shards]) for n, status in enumerate(STATUSES)}
+        known, *live = (sum(counts[n * self.shards : (n + 1) * self.shards]) for n in range(len(LIVE) + 1))
+        return {**dict(zip(LIVE, live, strict=True)), "completed": known - sum(live)}
 
     def counters(self) -> dict[str, int]:
         """What all commits so far have done with callbacks (see `Commit`)."""
@@ -345,19 +338,23 @@ class Question(NamedTuple):
     label: str | None = None
 
     @property
-    def statuses(self) -> tuple[Status, ...]:
-        """The statuses to look under."""
-        return STATUSES if self.status is None else (self.status,)
-
-    @property
     def kind(self) -> str:
         """The narrowest index that holds the answer."""
-        return "call" if self.call_sid else "label" if self.label else "name" if self.friendly_name else ""
+        if self.call_sid is not None:
+            return "call"
+        if self.label is not None:
+            return "label"
+        return "" if self.friendly_name is None else "name"
 
     @property
     def value(self) -> str:
         """What to look up in that index."""
-        return self.call_sid or self.label or self.friendly_name or ""
+        return next((word for word in (self.call_sid, self.label, self.friendly_name) if word is not None), "")
+
+    @property
+    def indexed_status(self) -> str:
+        """The status to look under; the ended ones are found among all."""
+        return self.status if self.status in LIVE else ANY
 
     @property
     def indexed_account(self) -> str:
@@ -407,9 +404,8 @@ def _call_notes(fields: dict[bytes, bytes]) -> CallNotes:
     return notes
 
 
-def _logged(entry: tuple[bytes, dict[bytes, bytes]]) -> Logged:
-    stream_id, fields = entry
-    return Logged(stream_id.decode(), fields[b"i"].decode(), _decode(fields[b"e"]))
+def _logged(after: int, entries: Any) -> list[Logged]:
+    return [Logged(number, *_decode_pair(raw)) for number, raw in enumerate(entries, start=after + 1)]
 
 
 def _say(words: list[Any], saying: Sequence[Any]) -> None:
@@ -419,11 +415,12 @@ def _say(words: list[Any], saying: Sequence[Any]) -> None:
 
 def _say_change(words: list[Any], change: Change) -> None:
     header = change.after.header
+    words.append(int(change.anew))
     fields: list[Any] = [HEADER, encode(header)]
     for participant in change.changed:
         fields += [participant.call_sid, encode(participant)]
     _say(words, fields)
-    _say(words, [word for event_id, callback in change.news for word in (event_id, _encode(callback))])
+    _say(words, [_encode((event_id, callback)) for event_id, callback in change.news])
     stale, fresh = _index_changes(change)
     _say(words, list(stale))
     _say(words, list(fresh))
@@ -439,10 +436,13 @@ def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:
     before, after = change.before, change.after
     if before is None:
         return set(), entries_of(after.header, after.participants.values())
-    moved = not same_place(before.header, after.header)
-    sids = list(after.participants) if moved else [participant.call_sid for participant in change.changed]
-    old = entries_of(before.header, [before.participants[sid] for sid in sids if sid in before.participants])
-    new = entries_of(after.header, [after.participants[sid] for sid in sids])
+    if change.anew or not same_place(before.header, after.header):
+        old = entries_of(before.header, before.participants.values())
+        new = entries_of(after.header, after.participants.values())
+    else:
+        sids = [participant.call_sid for participant in change.changed]
+        old = entries_of(before.header, [before.participants[sid] for sid in sids if sid in before.participants])
+        new = entries_of(after.header, [after.participants[sid] for sid in sids])
     return old - new, new - old
 
 
@@ -456,5 +456,5 @@ def _letter(letter: DeadLetter) -> bytes:
 
 
 def _read_letter(raw: bytes) -> DeadLetter:
-    reason, callback = msgspec.msgpack.decode(raw, type=tuple[str, Callback])
+    reason, callback = _decode_pair(raw)
     return DeadLetter(callback, reason)

@@ -53,12 +53,12 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
         reader = access.reader()
         asked = _asked("after", "limit")
         _visible(reader, sid)
-        after = asked.get("after")
-        if after is not None and not re.fullmatch(r"[0-9]{1,20}-[0-9]{1,20}", after):
-            abort(400, "after: not a place in this list; take it from `next`, or from an event's `id`.")
+        after = asked.get("after", "0")
+        if not re.fullmatch(r"[0-9]{1,15}", after):
+            abort(400, "after: expected the `number` of an event of this list; `next` has it.")
         limit = _limit(asked)
-        logged = snapshots.events(sid, after, limit)
-        link = _link(f"/api/conferences/{sid}/events", asked, logged[-1].id if len(logged) == limit else None)
+        logged = snapshots.events(sid, int(after), limit)
+        link = _link(f"/api/conferences/{sid}/events", asked, str(logged[-1].number) if len(logged) == limit else None)
         return json_bytes(b'{"events":%b,"next":%b}' % (encode([_shown(entry) for entry in logged]), link))
 
     @api.get("/stats")
@@ -149,7 +149,7 @@ def _link(path: str, asked: dict[str, str], after: str | None) -> bytes:
 def _shown(entry: Logged) -> dict[str, Any]:
     event = read(entry.callback)
     return {
-        "id": entry.id,
+        "number": entry.number,
         "type": event.type,
         "source": event.source,
         "sequence": event.sequence,

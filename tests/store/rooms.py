@@ -41,6 +41,7 @@ def changed(before: Conference | None, after: Conference, message: bytes = b"{}"
     revision = before.header.revision + 1 if before else 1
     return Change(
         before=before,
+        anew=before is None,
         after=Conference(replace(after.header, revision=revision), after.participants),
         changed=[
             person

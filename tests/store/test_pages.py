@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,12 +14,13 @@ from redis import Redis
 from app.conference import Conference, Header, Participant, Status, read_header
 from app.store import keys
 from app.store.inbox import Inbox
-from app.store.index import STATUSES, Place, entries_of
+from app.store.index import Place, entries_of
 from app.store.snapshots import PASSED_OVER, Question, Snapshots
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, at
 from tests.conftest import SHARDS
 from tests.store.rooms import room, write
 
+STATUSES = get_args(Status)
 OTHER = "AC" + "9" * 32
 PEOPLE = st.dictionaries(st.sampled_from([ANNA, BEN, CLEO]), st.sampled_from([None, "anna", "guest"]), max_size=3)
 

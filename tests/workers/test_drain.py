@@ -48,7 +48,7 @@ OTHER_ROOM = "CF" + "0" * 31 + "1"
 
 
 def log_of(snapshots: Snapshots, sid: str = ROOM) -> list[Callback]:
-    return [entry.callback for entry in snapshots.events(sid, None, 10_000)]
+    return [entry.callback for entry in snapshots.events(sid, 0, 10_000)]
 
 
 def everything(redis: Redis) -> dict[str, object]:
@@ -157,7 +157,7 @@ def test_any_order_and_any_batches_end_in_what_the_fold_makes_of_all(
     empty(drain)
     assert written(kept(snapshots, room)) == written(told_of(room, callbacks))
     assert snapshots.dead_letters(10) == []
-    identities = [entry.event_id for entry in snapshots.events(room, None, 10_000)]
+    identities = [entry.event_id for entry in snapshots.events(room, 0, 10_000)]
     assert len(identities) == len(set(identities))
 
 
