@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 from urllib.parse import urlencode
 
 from app.events import Callback, Event
@@ -62,7 +63,7 @@ def progress(call: str, status: str, *, number: int, second: int, **more: str) -
     } | more
 
 
-def callback(told: dict[str, str], *, received_at: int = 1_795_348_800_000, **more: str) -> Callback:
+def callback(told: dict[str, str], *, received_at: int = 1_795_348_800_000, **more: Any) -> Callback:
     """The callback that carries these parameters, as the webhook would have stored it."""
     return Callback(body=urlencode(told).encode(), received_at=received_at, key="main", **more)
 

@@ -136,7 +136,7 @@ def _place(cursor: str | None) -> Place | None:
     if cursor is None:
         return None
     created, _, sid = cursor.partition("-")
-    if not re.fullmatch(r"[0-9]{1,11}", created) or not is_sid("CF", sid):
+    if not re.fullmatch(r"[0-9]{1,12}", created) or not is_sid("CF", sid):
         abort(400, "after: not a place in this list; take it from `next`.")
     return Place(int(created), sid)
 
@@ -162,10 +162,11 @@ def _shown(entry: Logged) -> dict[str, Any]:
 
 
 def _buried(letter: DeadLetter) -> dict[str, Any]:
+    said: Any
     try:
-        said: Any = parameters(letter.callback)
+        said = parameters(letter.callback)
     except Unusable:
-        said = None
+        said = letter.callback.body.decode("utf-8", "replace")
     return {"reason": letter.reason, "received_at": _time(letter.callback), "parameters": said}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 from flask import Blueprint, Response, request
 from redis import RedisError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.events import Callback, Media
 from app.store.inbox import Inbox
@@ -40,10 +41,12 @@ def create(
     def receive() -> Response:
         target = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
         query = target.partition("?")[2].encode("latin-1")
-        if request.method == "POST":
-            body, media = request.get_data(cache=False), _media(request.mimetype)
-        else:
-            body, media = query, "form"
+        try:
+            body = request.get_data(cache=False) if request.method == "POST" else query
+        except RequestEntityTooLarge:
+            refusals.note("too large")
+            raise
+        media = _media(request.mimetype) if request.method == "POST" else "form"
         if media is None:
             refusals.note("media type")
             return failure(415, "Send application/x-www-form-urlencoded, as Twilio does, or application/json.")
@@ -58,7 +61,7 @@ def create(
             return Response(status=403)
         key = _signer(target, body, media, fields if request.method == "POST" else (), keys.get(account, every_key))
         if key is None:
-            refusals.note("signature", expected_at=f"{_bases()[0]}{request.path}")
+            refusals.note("signature", expected_at=_without_credentials(_bases()[0]) + request.path)
             return Response(status=403)
         callback = Callback(
             body=body,
@@ -101,6 +104,11 @@ def create(
         return Response(status=204)
 
     return webhook
+
+
+def _without_credentials(base: str) -> str:
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _media(mimetype: str) -> Media | None:

@@ -408,11 +408,13 @@ def test_events_can_be_read_on_from_any_of_them(site: Site) -> None:
     site.fold()
     path = f"/api/conferences/{ROOM}/events"
     events = site.told(path)["events"]
+    assert [event["number"] for event in events] == list(range(1, len(meeting()) + 1))
     for place, event in enumerate(events):
-        assert site.told(f"{path}?after={event['id']}")["events"] == events[place + 1 :]
+        assert site.told(f"{path}?after={event['number']}")["events"] == events[place + 1 :]
+    assert site.told(f"{path}?after=0")["events"] == events
 
 
-@pytest.mark.parametrize("after", ["", "x", "0", "-", "(0-0", "0-0-0", "1-x", "+", "%D9%A1-0", "1-0%0A"])
+@pytest.mark.parametrize("after", ["", "x", "-1", "%2B1", "1.5", "1-0", "1%0A", "1_0", "%D9%A1", "9" * 16, "9" * 400])
 def test_a_place_that_is_none_is_explained(site: Site, after: str) -> None:
     site.tell(*meeting())
     site.fold()
@@ -421,11 +423,11 @@ def test_a_place_that_is_none_is_explained(site: Site, after: str) -> None:
     assert answer.get_json()["message"].startswith("after: ")
 
 
-@pytest.mark.parametrize("after", ["0-0", f"{2**64 - 1}-{2**64 - 1}", "9" * 20 + "-0", "0-" + "9" * 20])
-def test_a_place_beyond_every_event_is_no_fault(site: Site, after: str) -> None:
+@pytest.mark.parametrize("after", ["10", "1000000", "9" * 15])
+def test_behind_the_last_event_there_are_none_yet(site: Site, after: str) -> None:
     site.tell(*meeting())
     site.fold()
-    assert site.ask(f"/api/conferences/{ROOM}/events?after={after}").status_code in (200, 400)
+    assert site.told(f"/api/conferences/{ROOM}/events?after={after}") == {"events": [], "next": None}
 
 
 # How the service stands
@@ -466,7 +468,7 @@ def test_the_newest_dead_letters_are_shown(site: Site) -> None:
     site.fold()
     stats = site.told("/api/stats")
     assert stats["callbacks"]["dead_letters"] == DEAD_LETTERS_SHOWN + 5
-    shown = [letter["received_at"] for letter in stats["dead_letters"]]
+    shown = [datetime.fromisoformat(letter["received_at"]) for letter in stats["dead_letters"]]
     assert len(shown) == DEAD_LETTERS_SHOWN
     assert shown == sorted(shown, reverse=True)
 
@@ -542,7 +544,9 @@ def test_a_fault_of_our_own_is_json_and_keeps_its_particulars_in_the_log(
             ),
             st.one_of(
                 st.text(max_size=20),
-                st.sampled_from(["in-progress", ANNA, ROOM, ACCOUNT, "1", "participants", f"1-{ROOM}", "0-0", "9-9"]),
+                st.sampled_from(
+                    ["in-progress", ANNA, ROOM, ACCOUNT, "1", "9" * 15, "participants", f"1-{ROOM}", "9-9"]
+                ),
             ),
         ),
         max_size=4,
