@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -28,8 +29,8 @@ from app.store import embedded, keys
 from app.store.connect import WrongShards, claim_layout, connect
 from app.store.feed import subscribe
 from app.store.snapshots import Snapshots
-from app.supervisor import Process, Supervisor
-from app.twilio.callbacks import read
+from app.supervisor import CannotStart, Process, Supervisor
+from app.twilio.callbacks import read_filed
 from app.twilio.sids import is_sid
 from app.twilio.twiml import participant_parameters
 from app.twilio.twiml import twiml as twiml_document
@@ -89,7 +90,10 @@ def run(demo: bool, host: str, workers: int, conferences: int) -> None:
         if demo:
             simulate_command = [*here, "simulate", "--url", f"{local}/webhooks/twilio", "--quiet"]
             processes.append(Process("demo", [*simulate_command, "--conferences", str(conferences)], environ))
-        Supervisor(processes).run(started=lambda: _greet(local, settings, demo_key))
+        try:
+            Supervisor(processes).run(started=lambda: _greet(local, settings, demo_key))
+        except CannotStart as error:
+            raise click.ClickException(f"{error}. What it said is above, or in {settings.data_dir}.") from error
 
 
 @main.command()
@@ -152,7 +156,9 @@ def simulate(
             "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not set: the callbacks must be signed."
         )
     token = next(key.secret.decode() for key in account.keys if key.algorithm == "sha1")
-    base = settings.public_url or f"http://127.0.0.1:{settings.port}"
+    here = f"http://127.0.0.1:{settings.port}"
+    target = url or f"{here}/webhooks/twilio"
+    signed = f"{settings.public_url}/webhooks/twilio" if settings.public_url and url is None else target
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -168,10 +174,13 @@ def simulate(
                 nl=False,
             )
 
-    sender = Sender(url or f"{base}/webhooks/twilio", token)
-    play(sender, account.sid, conferences=conferences, seed=seed, speed=speed, stop=stop, report=progress)
+    sender = Sender(target, token, signed_url=signed)
+    ended = play(sender, account.sid, conferences=conferences, seed=seed, speed=speed, stop=stop, report=progress)
     if not quiet:
         click.echo()
+    if ended.accepted == 0:
+        why = "its log says why it refused them" if ended.refused else "nobody answered there"
+        raise click.ClickException(f"Nothing was stored by {target}: {why}.")
 
 
 @main.command()
@@ -231,8 +240,7 @@ def _agrees(snapshots: Snapshots, sid: str) -> bool:
     for _ in range(3):
         shard = keys.shard_of(sid, snapshots.shards)
         kept = snapshots.load(shard, [sid])[sid].conference
-        events = [replace(read(entry.callback), conference_sid=sid) for entry in snapshots.logs(shard, [sid])[sid]]
-        told = fold.fold(events)
+        told = fold.fold(read_filed(entry.callback, sid) for entry in snapshots.log(shard, sid))
         header = replace(told.header, revision=kept.header.revision, heard_at=kept.header.heard_at)
         written = document(encode(header), map(encode, told.in_order()))
         if written == document(encode(kept.header), map(encode, kept.in_order())):
@@ -254,7 +262,7 @@ def _redis(settings: Settings) -> Redis:
         redis.ping()
     except RedisError as error:
         where = "at REDIS_URL" if settings.redis_url else f"in {settings.data_dir}; is `offhook run` running?"
-        raise click.ClickException(f"No Redis answers {where}") from error
+        raise click.ClickException(f"No Redis answers {where} ({type(error).__name__}: {error})") from error
     return redis
 
 
@@ -304,7 +312,8 @@ def _check_free(host: str, port: int) -> None:
             trial.bind((host, port))
         except OSError as error:
             raise click.ClickException(
-                f"Cannot listen on {host}:{port}: {error.strerror}. Set PORT to a free one, or stop what has it."
+                f"Cannot listen on {host}:{port}: {error.strerror}. "
+                + ("Set PORT to a free one, or stop what has it." if error.errno == errno.EADDRINUSE else "See --host.")
             ) from error
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -29,7 +29,7 @@ class Stay(msgspec.Struct, frozen=True, kw_only=True):
     reason_left: str | None = None
     call_status: str | None = None
     inferred: bool = False
-    """The leave was not told: a later join, or the conference's end, showed it."""
+    """The leave was not told: a later join, the call's end or the conference's end showed it."""
 
 
 class Participant(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -66,6 +66,8 @@ class Participant(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "f
     answered_by: str | None = None
     sip_response_code: str | None = None
     call_duration: int | None = None
+    call_ended_at: datetime | None = None
+    """When the call itself ended, as call progress tells; nobody stays in a conference beyond that."""
     last_sequence: int | None = None
     """The newest conference event folded in; None when one of them carried no number."""
     events: int = 0
@@ -94,15 +96,28 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[str, ...] = ()
     """Kinds of events observed. A kind that is not here was not told, which is not the same as not having happened."""
     sequences: tuple[Interval, ...] = ()
-    """Sequence numbers heard."""
+    """Sequence numbers heard: the highest `SHOWN` intervals of them."""
     holes: tuple[Interval, ...] = ()
-    """Numbers not heard below the highest one that was. Numbering starts at 1, or at 0 where a 0 was heard."""
+    """Numbers not heard between those. Numbering starts at 1, or at 0 where a 0 was heard."""
+    missing: int = 0
+    """How many numbers below the highest one were not heard, shown or not."""
     conflicts: tuple[int, ...] = ()
-    """Numbers under which different callbacks came."""
+    """Numbers under which different callbacks came: the highest `SHOWN` of them."""
+
+    @property
+    def shown_from(self) -> int:
+        """The number from which on `sequences` tells everything."""
+        return self.sequences[0][0] if len(self.sequences) >= SHOWN else 0
 
     def heard(self, sequence: int) -> bool:
-        """Whether this number has come before."""
+        """Whether this number may have come before; surely only from `shown_from` on."""
+        if sequence < self.shown_from:
+            return True
         return any(first <= sequence <= last for first, last in reversed(self.sequences))
+
+
+SHOWN = 50
+"""Of a conference with very many holes only so much is carried in its header."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,10 +153,18 @@ class Conference(msgspec.Struct, frozen=True):
 
     def in_order(self) -> list[Participant]:
         """Participants by the time they were first heard of."""
-        return sorted(self.participants.values(), key=_seniority)
+        return sorted(self.participants.values(), key=seniority)
 
 
-def _seniority(participant: Participant) -> tuple[bool, datetime | None, str]:
+class _Known(Protocol):
+    @property
+    def call_sid(self) -> str: ...
+    @property
+    def created_at(self) -> datetime | None: ...
+
+
+def seniority(participant: _Known) -> tuple[bool, datetime | None, str]:
+    """Sorts participants by the time they were first heard of."""
     return (participant.created_at is None, participant.created_at, participant.call_sid)
 
 

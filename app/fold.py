@@ -5,21 +5,24 @@ Three rules make that so.
    cannot matter.
 2. A participant replays: the conference events about its call, put in Twilio's order, are applied one after the other.
    No other call's events touch it. What call progress tells about it only merges.
-3. The conference's end closes whatever is still open, last of all. Nothing reopens a conference.
+3. The end of a call, and that of the conference, close whatever is still open, last of all. Nothing reopens a
+   conference.
 
 `fold` is the definition. `advance` is the short way for events that are new and the newest of their call.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from app.conference import (
+    SHOWN,
     Conference,
     Counts,
     Coverage,
@@ -60,18 +63,26 @@ def advance(conference: Conference, events: Sequence[Event]) -> Conference | Non
 
     The caller makes sure that each event is new (see `may_have_heard`) and given once.
     """
+    before, ended = conference.header, conference.header.status == "completed"
     participants = dict(conference.participants)
     for event in events:
-        if event.type == "conference-end" and conference.header.status == "completed":
+        if ended and event.type == "conference-end":
+            return None
+        if event.source == "conference" and event.sequence is not None and event.sequence < before.coverage.shown_from:
             return None
         if not concerns_a_call(event):
             continue
         sid = str(event.call_sid)
-        before = participants.get(sid) or Participant(call_sid=sid)
-        if event.source == "conference" and (conference.header.status == "completed" or not _is_newest(before, event)):
+        participant = participants.get(sid) or Participant(call_sid=sid)
+        if participant.stays and participant.stays[-1].inferred:
+            return None  # what is told now may show that this was inferred wrongly
+        if event.source == "conference" and (ended or not _is_newest(participant, event)):
             return None
-        participants[sid] = _applied(before, event)
-    return _closed(_ended(_merged(conference.header, events), events), participants)
+        participants[sid] = _applied(participant, event)
+    header = _ended(_merged(before, events), events)
+    if len(header.coverage.sequences) < SHOWN <= len(before.coverage.sequences):
+        return None  # a hole was filled: an interval that is not shown any more would be shown again
+    return _closed(header, participants)
 
 
 def may_have_heard(conference: Conference, event: Event) -> bool:
@@ -124,27 +135,28 @@ def _progress_of_recording(recording: Recording) -> tuple[int, str]:
 
 
 def _covered(coverage: Coverage, events: Sequence[Event]) -> Coverage:
-    sequences, conflicts = list(coverage.sequences), set(coverage.conflicts)
-    for event in events:
-        if event.source != "conference" or event.sequence is None:
-            continue
-        if sequences and event.sequence == sequences[-1][1] + 1:
-            sequences[-1] = (sequences[-1][0], event.sequence)
-        elif any(first <= event.sequence <= last for first, last in sequences):
-            conflicts.add(event.sequence)
-        else:
-            sequences = _joined_up([*sequences, (event.sequence, event.sequence)])
+    numbers = Counter(e.sequence for e in events if e.source == "conference" and e.sequence is not None)
+    fresh = {number for number in numbers if not coverage.heard(number)}
+    conflicts = {number for number, times in numbers.items() if times > 1 or number not in fresh}
+    sequences = _joined_up([*coverage.sequences, *((number, number) for number in fresh)])[-SHOWN:]
+    shown = sequences if len(sequences) >= SHOWN else [(0, 0), *sequences]
     return Coverage(
         events=tuple(sorted({*coverage.events, *(event.type for event in events)})),
         sequences=tuple(sequences),
-        holes=tuple(
-            (a[1] + 1, b[0] - 1) for a, b in zip([(0, 0), *sequences], sequences, strict=False) if b[0] > a[1] + 1
-        ),
-        conflicts=tuple(sorted(conflicts)),
+        holes=tuple((a[1] + 1, b[0] - 1) for a, b in pairwise(shown) if b[0] > a[1] + 1),
+        missing=coverage.missing
+        + _highest(sequences)
+        - _highest(coverage.sequences)
+        - sum(number > 0 for number in fresh),
+        conflicts=tuple(sorted({*coverage.conflicts, *conflicts})[-SHOWN:]),
     )
 
 
-def _joined_up(intervals: list[Interval]) -> list[Interval]:
+def _highest(sequences: Sequence[Interval]) -> int:
+    return sequences[-1][1] if sequences else 0
+
+
+def _joined_up(intervals: Iterable[Interval]) -> list[Interval]:
     joined: list[Interval] = []
     for first, last in sorted(intervals):
         if joined and first <= joined[-1][1] + 1:
@@ -236,7 +248,7 @@ def _applied(participant: Participant, event: Event) -> Participant:
         last_sequence=event.sequence if numbered else None,
         events=participant.events + 1,
     )
-    return _summed(_timed(RULES[event.type](standing, leg, at), at))
+    return _summed(_timed(RULES[event.type](standing, event, at), at))
 
 
 def _latest_told(participant: Participant) -> datetime:
@@ -245,16 +257,18 @@ def _latest_told(participant: Participant) -> datetime:
     return max((time for time in times if time is not None), default=UNTOLD)
 
 
-def _joins(participant: Participant, leg: Leg, at: datetime) -> Participant:
+def _joins(participant: Participant, event: Event, at: datetime) -> Participant:
     stays = participant.stays
     if participant.present and stays[-1].joined_at is None:
-        return replace(participant, stays=(*stays[:-1], replace(stays[-1], joined_at=at)))
+        return replace(participant, stays=(*stays[:-1], replace(stays[-1], joined_at=event.at)))
     if participant.present:
         stays = (*stays[:-1], replace(stays[-1], left_at=at, inferred=True))
-    return replace(participant, stays=(*stays, Stay(joined_at=at)))
+        participant = _timed(_silenced(replace(participant, stays=stays)), at)
+    return replace(participant, stays=(*stays, Stay(joined_at=event.at)))
 
 
-def _leaves(participant: Participant, leg: Leg, at: datetime) -> Participant:
+def _leaves(participant: Participant, event: Event, at: datetime) -> Participant:
+    leg = event.leg or Leg()
     status = _further(participant.call_status, leg.call_status)
     if leg.reason_left == "participant_add_failed" and not participant.stays:
         return replace(participant, call_status=status, reason_left=leg.reason_left)
@@ -263,20 +277,28 @@ def _leaves(participant: Participant, leg: Leg, at: datetime) -> Participant:
     return _silenced(replace(participant, call_status=status, stays=(*past, left)))
 
 
-def _stands(participant: Participant, leg: Leg, at: datetime) -> Participant:
-    """Whoever is muted, held or heard is there, even if the join was never told. Only a join brings back who left."""
+def _stands(participant: Participant, event: Event, at: datetime) -> Participant:
+    """Whoever is announced to or falls silent was there, even if the join was never told."""
     if participant.stays or participant.reason_left:
         return participant
     return replace(participant, stays=(Stay(),))
 
 
-def _speaks(participant: Participant, leg: Leg, at: datetime) -> Participant:
-    participant = _stands(participant, leg, at)
+def _acts(participant: Participant, event: Event, at: datetime) -> Participant:
+    """Whoever is muted, held or speaks is there: numbered behind a leave, it shows that a join was lost."""
+    if participant.stays and not participant.present and event.sequence is not None:
+        return replace(participant, stays=(*participant.stays, Stay()))
+    return _stands(participant, event, at)
+
+
+def _speaks(participant: Participant, event: Event, at: datetime) -> Participant:
+    participant = _acts(participant, event, at)
     return replace(participant, speaking=participant.present, talk_seconds=participant.talk_seconds or 0.0)
 
 
-def _falls_silent(participant: Participant, leg: Leg, at: datetime) -> Participant:
-    return replace(_speaks(participant, leg, at), speaking=False)
+def _falls_silent(participant: Participant, event: Event, at: datetime) -> Participant:
+    participant = _stands(participant, event, at)
+    return replace(participant, speaking=False, talk_seconds=participant.talk_seconds or 0.0)
 
 
 def _silenced(participant: Participant) -> Participant:
@@ -289,7 +311,7 @@ def _timed(participant: Participant, at: datetime) -> Participant:
     for state, since, total in TIMED:
         holds = participant.present and getattr(participant, state) is True
         began = getattr(participant, since)
-        if holds and began is None:
+        if holds and began is None and at != UNTOLD:
             changes[since] = at
         elif began is not None and not holds:
             changes[since] = None
@@ -299,6 +321,7 @@ def _timed(participant: Participant, at: datetime) -> Participant:
 
 
 def _progressed(participant: Participant, event: Event, call: Call) -> Participant:
+    ended = event.at if CALL_PROGRESS.get(call.status or "") == OVER else None
     return replace(
         participant,
         call_status=_further(participant.call_status, call.status),
@@ -308,6 +331,7 @@ def _progressed(participant: Participant, event: Event, call: Call) -> Participa
         answered_by=_most(participant.answered_by, call.answered_by),
         sip_response_code=_most(participant.sip_response_code, call.sip_response_code),
         call_duration=_most(participant.call_duration, call.duration),
+        call_ended_at=_least(participant.call_ended_at, ended),
         created_at=_least(participant.created_at, event.at),
         updated_at=_most(participant.updated_at, event.at),
     )
@@ -337,13 +361,18 @@ def _before_joining(participant: Participant) -> ParticipantStatus:
 
 
 def _closed(header: Header, participants: Mapping[str, Participant]) -> Conference:
+    """Nobody is in a conference that has ended, nor in any once the call itself has ended."""
+    end: datetime | None = None
     if "conference-end" in header.coverage.events:
-        at = header.ended_at or UNTOLD
+        end = header.ended_at or UNTOLD
         header = replace(header, status="completed")
-        participants = {sid: _cut_off(p, at) if p.present else p for sid, p in participants.items()}
     elif "conference-start" in header.coverage.events or any(p.stays for p in participants.values()):
         header = replace(header, status="in-progress")
-    return Conference(replace(header, counts=_counted(participants)), dict(participants))
+    settled = {}
+    for sid, participant in participants.items():
+        over = participant.call_ended_at or end
+        settled[sid] = _cut_off(participant, over) if over and participant.present else participant
+    return Conference(replace(header, counts=_counted(settled)), settled)
 
 
 def _cut_off(participant: Participant, at: datetime) -> Participant:
@@ -384,16 +413,16 @@ def _said(word: Any, before: Any) -> Any:
     return before if word is None else word
 
 
-Rule = Callable[[Participant, Leg, datetime], Participant]
+Rule = Callable[[Participant, Event, datetime], Participant]
 
 RULES: dict[str, Rule] = {
     "participant-join": _joins,
     "participant-leave": _leaves,
-    "participant-mute": _stands,
-    "participant-unmute": _stands,
-    "participant-hold": _stands,
-    "participant-unhold": _stands,
-    "participant-modify": _stands,
+    "participant-mute": _acts,
+    "participant-unmute": _acts,
+    "participant-hold": _acts,
+    "participant-unhold": _acts,
+    "participant-modify": _acts,
     "participant-speech-start": _speaks,
     "participant-speech-stop": _falls_silent,
     "announcement-end": _stands,
@@ -410,16 +439,17 @@ TIMED = (
 ORDER_WITHIN_A_SECOND = {"participant-join": 0, "participant-leave": 2, "conference-end": 3}
 """Only for events without a number: Twilio's times are whole seconds (Twilio docs, TwiML Conference)."""
 
+OVER = 4
 CALL_PROGRESS = {
     "queued": 0,
     "initiated": 1,
     "ringing": 2,
     "in-progress": 3,
-    "canceled": 4,
-    "failed": 4,
-    "no-answer": 4,
-    "busy": 4,
-    "completed": 4,
+    "canceled": OVER,
+    "failed": OVER,
+    "no-answer": OVER,
+    "busy": OVER,
+    "completed": OVER,
 }
 BEFORE_JOINING: dict[str, ParticipantStatus] = {
     "initiated": "connecting",

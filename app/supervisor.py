@@ -13,6 +13,14 @@ from dataclasses import dataclass, field
 import structlog
 
 PR_SET_PDEATHSIG = 1
+
+
+class CannotStart(RuntimeError):
+    """A process has ended again and again before it was ever ready."""
+
+
+GIVEN_UP_AFTER = 5
+"""Ends before it was ever ready."""
 SHORTEST_LIFE = 5.0
 """Seconds. A process that dies sooner waits before its next start, each time longer."""
 LONGEST_WAIT = 2.0
@@ -36,6 +44,8 @@ class Process:
     started_at: float = 0.0
     wait: float = 0.0
     start_at: float = 0.0
+    was_ready: bool = False
+    deaths: int = 0
 
 
 class Supervisor:
@@ -46,7 +56,10 @@ class Supervisor:
         self.stopping = False
 
     def run(self, started: Callable[[], None]) -> None:
-        """Start all, call `started` when the last is ready, and return once SIGTERM or SIGINT has stopped all."""
+        """Start all, call `started` when the last is ready, and return once SIGTERM or SIGINT has stopped all.
+
+        Raises `CannotStart`, with all stopped.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         try:
@@ -55,6 +68,7 @@ class Supervisor:
                 while not self.stopping and not process.ready():
                     self._look_after()
                     time.sleep(LOOK)
+                process.was_ready = True
             if not self.stopping:
                 started()
             while not self.stopping:
@@ -87,6 +101,9 @@ class Supervisor:
                 process.running = None
                 process.wait = 0.0 if lived > SHORTEST_LIFE else min(LONGEST_WAIT, process.wait * 2 or 0.1)
                 process.start_at = now + process.wait
+                process.deaths += 1
+                if not process.was_ready and process.deaths >= GIVEN_UP_AFTER:
+                    raise CannotStart(f"{process.name} cannot start: it ended with status {status} every time")
                 log.error("died", process=process.name, status=status, starts_again_in=process.wait)
             if process.running is None and process.start_at and now >= process.start_at:
                 self._start(process)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 
-import structlog
 from flask import Flask
-from redis import RedisError
 
 from app.store.connect import claim_layout, connect
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from app.web import create_app
-from app.web.access import ApiKey
 from config.logs import configure_logs
 from config.settings import Settings, from_env
 from workers.queue import nudge, wake_ups
@@ -21,30 +19,34 @@ from workers.queue import nudge, wake_ups
 PATIENCE = 1.0
 """Seconds that a request waits for Redis. Twilio gives up after 15, and drops the callback."""
 
-log = structlog.get_logger("offhook.web")
-
 
 def build(settings: Settings) -> Flask:
-    """The application from settings. Redis may still be away; it is asked again with each request.
-
-    Raises `WrongShards`, or ValueError where no Redis is named.
-    """
+    """The application from settings. Redis may still be away. Raises ValueError where none is named."""
     if settings.redis_url is None or settings.rq_redis_url is None:
         raise ValueError("REDIS_URL is not set")
     state = connect(settings.redis_url, patience=PATIENCE)
-    try:
-        claim_layout(state, settings.shards)
-    except RedisError as error:
-        log.warning("redis is away", error=type(error).__name__)
     return create_app(
         inbox=Inbox(state, settings.shards),
         snapshots=Snapshots(state, settings.shards),
         nudge=partial(nudge, wake_ups(connect(settings.rq_redis_url, patience=PATIENCE))),
         keys={sid: account.keys for sid, account in settings.accounts.items()},
         parents={sid: account.parent for sid, account in settings.accounts.items() if account.parent},
-        api_keys={key.name: ApiKey(key.secret, key.scope) for key in settings.api_keys},
+        api_keys={key.name: key.secret for key in settings.api_keys},
         public_url=settings.public_url,
+        prepare=once(partial(claim_layout, state, settings.shards)),
     )
+
+
+def once(step: Callable[[], None]) -> Callable[[], None]:
+    """The same step, taken again only until it has succeeded."""
+    steps = [step]
+
+    def take() -> None:
+        for waiting in steps[:1]:
+            waiting()
+            steps.clear()
+
+    return take
 
 
 def main() -> Flask:

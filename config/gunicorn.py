@@ -1,5 +1,7 @@
 """The web server's numbers, each with its reason. `offhook web` adds address, port and number of processes."""
 
+from gunicorn.glogging import Logger
+
 # A request costs a greenlet, not a thread: two hundred stalled clients or open streams leave the others alone, where a
 # thread pool stands still.
 worker_class = "gevent"
@@ -27,3 +29,19 @@ control_socket_disable = True
 accesslog = None
 errorlog = "-"
 loglevel = "warning"
+
+
+class Discreet(Logger):  # type: ignore[misc]  # gunicorn ships no types
+    """gunicorn's log, without what a malformed request held: that may be a GET callback with people's numbers."""
+
+    def warning(self, msg: str, *args: object, **kwargs: object) -> None:
+        """Log a warning; of an invalid request only from where it came."""
+        if msg.startswith("Invalid request"):
+            msg, args = "Invalid HTTP request from %s", args[:1]
+        super().warning(msg, *args, **kwargs)
+
+
+logger_class = Discreet
+
+# No header may move the application to another path, not even one that a proxy beside us has let through.
+forwarder_headers = ""

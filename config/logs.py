@@ -7,25 +7,33 @@ import sys
 
 import structlog
 from structlog.processors import ExceptionRenderer
+from structlog.stdlib import ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import Processor
 
 
 def configure_logs(level: str) -> None:
     """Send our log lines, and those of the libraries from warning on, to standard error."""
-    people = sys.stderr.isatty()
     without_values = ExceptionDictTransformer(show_locals=False)  # locals hold callbacks, and so names and numbers
-    processors: list[structlog.types.Processor] = [
+    stamped: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if people:
-        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
+    if sys.stderr.isatty():
+        shown: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     else:
-        processors += [ExceptionRenderer(without_values), structlog.processors.JSONRenderer()]
+        shown = [ExceptionRenderer(without_values), structlog.processors.JSONRenderer()]
     structlog.configure(
-        processors=processors,
+        processors=[*stamped, *shown],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    libraries = logging.StreamHandler(sys.stderr)
+    libraries.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *stamped],
+            processors=[ProcessorFormatter.remove_processors_meta, *shown],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[libraries])

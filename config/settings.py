@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from redis.connection import parse_url
 
+from app.twilio.sids import is_sid
 from app.twilio.signature import Key
 
 Scope = Literal["read", "control"]
@@ -44,7 +45,6 @@ NAMES = (
 )
 """Every variable Offhook reads."""
 
-ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 API_KEY_NAME = re.compile(r"(?!AC)[A-Za-z0-9_-]+")
 SHARED_KEY_ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -176,6 +176,8 @@ class _Environment:
         if not _is_web_url(url):
             expected = "http:// or https://, a host, then perhaps a port and a path, in ASCII; no ? and no #"
             self.refuse(name, "not a URL that paths can be appended to", expected)
+        if url.rstrip("/").endswith("/webhooks/twilio"):
+            self.refuse(name, "ends with the webhook's own path", "what comes before /webhooks/twilio")
         return url.rstrip("/")
 
     def number(self, name: str, *, most: int, default: int) -> int:
@@ -325,7 +327,7 @@ def _main_account(env: _Environment) -> dict[str, tuple[Key, ...]]:
         return {}
     if not env.is_given("TWILIO_AUTH_TOKEN"):
         env.refuse("TWILIO_AUTH_TOKEN", "not set, though TWILIO_ACCOUNT_SID is", "that account's Auth Token")
-    if not ACCOUNT_SID.fullmatch(sid):
+    if not is_sid("AC", sid):
         env.refuse("TWILIO_ACCOUNT_SID", "not an account sid", "AC and 32 hexadecimal digits")
     return {sid: tokens}
 
@@ -366,7 +368,7 @@ def _entries(env: _Environment) -> list[tuple[str, _Entry]]:
         except msgspec.ValidationError as error:
             env.refuse(where, str(error), expected)
             continue
-        if ACCOUNT_SID.fullmatch(entry.sid):
+        if is_sid("AC", entry.sid):
             entries.append((where, entry))
         else:
             env.refuse(f"{where}, sid", "not an account sid", "AC and 32 hexadecimal digits")

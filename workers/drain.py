@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 import structlog
@@ -16,7 +16,7 @@ from app import fold
 from app.conference import Conference
 from app.events import Callback, Event
 from app.store import feed
-from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail
+from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread
 from app.store.snapshots import (
     Change,
     Commit,
@@ -28,7 +28,7 @@ from app.store.snapshots import (
     SeenIn,
     Snapshots,
 )
-from app.twilio.callbacks import Unusable, read
+from app.twilio.callbacks import Unusable, read, read_filed
 
 BATCH = 500
 """Entries claimed at once."""
@@ -38,6 +38,8 @@ LONGEST_SPELL = 30.0
 """Seconds; RQ's upkeep has its turn between spells."""
 QUIET = 5.0
 """Seconds without mail after which a spell ends."""
+REREAD_BETWEEN_RENEWALS = 5_000
+"""Logged callbacks read again before the lease is renewed: a small part of what it lasts."""
 TICK = 1.0
 """Seconds that a spell waits for mail before it looks whether it should stop. Well under what a wake-up lasts."""
 
@@ -70,6 +72,8 @@ class Drain:
             random.shuffle(shards)  # two spells at once then mostly begin with different shards
             for shard in shards:
                 seen[shard] = self.drain(shard)
+                if time.monotonic() - attended > TICK:
+                    break  # a full shard takes its time; first see whether to stop, and say that all are attended
             now = time.monotonic()
             if shards:
                 heard = now
@@ -129,7 +133,10 @@ class Drain:
         calls: list[Told] = []
         letters: list[DeadLetter] = []
         for entry in batch.entries:
-            if isinstance(entry, Mail):
+            if isinstance(entry, Unread):
+                strange = Callback(body=entry.raw, received_at=0, key="")
+                letters.append(DeadLetter(strange, "an inbox entry that this release cannot read"))
+            elif isinstance(entry, Mail):
                 try:
                     event = read(entry.callback)
                 except Unusable as error:
@@ -168,7 +175,11 @@ class Drain:
                 dead_letters=letters,
                 folded=folded,
                 noted=noted,
-                repeated=sum(isinstance(entry, Mail) for entry in batch.entries) - len(letters) - folded - noted,
+                repeated=len(batch.entries)
+                - sum(isinstance(entry, Link) for entry in batch.entries)
+                - len(letters)
+                - folded
+                - noted,
             ),
         )
 
@@ -182,15 +193,16 @@ class Drain:
             news[sid] = {event.id: (event, callback) for event, callback in own}
             letters += [DeadLetter(callback, "the conference belongs to another account") for callback in foreign]
         changes: list[Change] = []
-        unclear = [sid for sid in news if sid in kept and not _surely_new(kept[sid], news[sid].values())]
-        logs = self.snapshots.logs(batch.shard, unclear) if unclear else {}
         for sid, fresh in news.items():
-            for logged in logs.get(sid, ()):
-                fresh.pop(logged.event_id, None)
+            logged: list[Logged] | None = None
+            if sid in kept and not _surely_new(kept[sid], fresh.values()):
+                logged = self._log_of(batch, sid)
+                for entry in logged:
+                    fresh.pop(entry.event_id, None)
             if not fresh:
                 continue
             try:
-                after = self._folded(batch, sid, kept.get(sid), fresh, logs.get(sid))
+                after = self._folded(batch, sid, kept.get(sid), fresh, logged)
             except RedisError:
                 raise
             except Exception as error:  # a fault in the fold must cost one conference's news, never the shard's
@@ -212,10 +224,23 @@ class Drain:
             after = fold.advance(known.conference, events)
             if after is not None:
                 return after
-        self.inbox.renew(batch)  # a long log takes its time
         if logged is None:
-            logged = self.snapshots.logs(batch.shard, [sid])[sid]
-        return fold.fold([*(replace(read(entry.callback), conference_sid=sid) for entry in logged), *events])
+            logged = self._log_of(batch, sid)
+        return fold.fold([*self._reread(batch, sid, logged), *events])
+
+    def _log_of(self, batch: Batch, sid: str) -> list[Logged]:
+        self.inbox.renew(batch)  # a long log takes its time
+        return self.snapshots.log(batch.shard, sid)
+
+    def _reread(self, batch: Batch, sid: str, logged: list[Logged]) -> Iterator[Event]:
+        """A log's events. What an earlier release could read and this one cannot is passed over, and said."""
+        for entry in logged:
+            if entry.number % REREAD_BETWEEN_RENEWALS == 0:
+                self.inbox.renew(batch)
+            try:
+                yield read_filed(entry.callback, sid)
+            except Unusable as error:
+                log.error("unreadable in a log", conference_sid=sid, number=entry.number, reason=str(error))
 
     def _note_calls(
         self, shard: int, told: list[Told], links: set[tuple[str, str]]

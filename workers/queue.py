@@ -15,8 +15,8 @@ from rq.serializers import JSONSerializer
 
 NAME = "offhook"
 DRAIN = "drain"
-LONGEST_JOB = 60
-"""Seconds after which RQ ends a job. A drain spell ends itself well before."""
+NEVER = -1
+"""RQ's alarm would strike in the middle of a fold or of an answer from Redis. A drain ends itself instead."""
 
 
 def wake_ups(redis: Redis) -> Queue:
@@ -31,7 +31,7 @@ def nudge(queue: Queue) -> None:
     job. Raises redis.RedisError; the sweep makes up for it.
     """
     if queue.count == 0:
-        queue.enqueue(DRAIN, result_ttl=0, failure_ttl=3600, job_timeout=LONGEST_JOB)
+        queue.enqueue(DRAIN, result_ttl=0, failure_ttl=3600, job_timeout=NEVER)
 
 
 def job_class(chores: Mapping[str, Callable[[], None]]) -> type[Job]:

@@ -31,17 +31,20 @@ class Sweep:
                 self.look()
             except RedisError as error:
                 log.warning("cannot sweep", error=type(error).__name__)
+            except Exception:  # without its sweep a worker would go on as if nothing could be lost
+                log.exception("sweep failed")
             if stop.wait(EVERY):
                 return
 
     def look(self) -> bool:
         """Sweep once. Asks for a drain, and says so, if the same mail was waiting, unleased, the last time already."""
-        found = {
-            shard: standing.oldest_id
-            for shard, standing in enumerate(self.inbox.backlog())
-            if standing.waiting and not standing.leased
-        }
-        forgotten = [shard for shard, oldest in found.items() if self.waiting.get(shard) == oldest]
+        standings = dict(enumerate(self.inbox.backlog()))
+        found = {shard: standing.oldest_id for shard, standing in standings.items() if standing.waiting}
+        forgotten = [
+            shard
+            for shard, oldest in found.items()
+            if self.waiting.get(shard) == oldest and not standings[shard].leased
+        ]
         self.waiting = found
         if forgotten:
             log.warning("mail nobody came for", shards=forgotten)

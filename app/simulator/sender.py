@@ -18,8 +18,10 @@ KEPT_CONNECTIONS = 32
 class Sender:
     """Delivers callbacks to one webhook URL, signed with one auth token; may be shared between threads."""
 
-    def __init__(self, url: str, auth_token: str, *, timeout: float = 15.0) -> None:
+    def __init__(self, url: str, auth_token: str, *, signed_url: str | None = None, timeout: float = 15.0) -> None:
         """`timeout` is seconds, for connecting and for each wait for an answer (15 is Twilio's read timeout).
+
+        `signed_url` is what Twilio was given, where that is not the URL itself: a proxy stands in between.
 
         The URL is used as it would be configured at Twilio: a fragment (Twilio's connection overrides) is
         neither signed nor sent, and for https the port is left out of what is signed (Twilio docs, Webhooks
@@ -31,8 +33,8 @@ class Sender:
         if "@" in parts.netloc:
             raise ValueError("the webhook URL holds a user name or password: the simulator cannot log in, leave it out")
         self._url = url.partition("#")[0]
-        self._signed_url = self._url
-        if parts.scheme == "https" and parts.port is not None:
+        self._signed_url = signed_url or self._url
+        if signed_url is None and parts.scheme == "https" and parts.port is not None:
             self._signed_url = self._url.replace(parts.netloc, parts.netloc.removesuffix(f":{parts.port}"), 1)
         self._validator = RequestValidator(auth_token)
         self._http = urllib3.PoolManager(maxsize=KEPT_CONNECTIONS, timeout=timeout, retries=False)

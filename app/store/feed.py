@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis import Redis
+from redis.exceptions import ConnectionError as Unconnected
 
 from app.conference import Header, Participant, encode
 from app.events import Event
 from app.store import keys
+
+CONFIRMED_WITHIN = 5.0
+"""Seconds."""
 
 
 def message(epoch: str, header: Header, changed: Iterable[Participant], events: Iterable[Event]) -> bytes:
@@ -32,8 +37,19 @@ def message(epoch: str, header: Header, changed: Iterable[Participant], events: 
 
 @contextmanager
 def subscribe(redis: Redis, channel: str = keys.ALL_CONFERENCES) -> Iterator[Iterator[bytes]]:
-    """The messages of a channel from now on. Entered once Redis has confirmed: nothing later is missed."""
+    """The messages of a channel from now on. Entered once Redis has confirmed; ends where one might be missed.
+
+    Raises redis.ConnectionError when the connection was lost, for what was published meanwhile is gone.
+    """
     with redis.pubsub() as pubsub:  # type: ignore[no-untyped-call]  # the client ships it without types
         pubsub.subscribe(channel)
-        pubsub.get_message(timeout=redis.connection_pool.connection_kwargs.get("socket_timeout") or 5)
-        yield (message["data"] for message in pubsub.listen() if message["type"] == "message")
+        if pubsub.get_message(timeout=CONFIRMED_WITHIN) is None:
+            raise Unconnected(f"Redis did not confirm the subscription within {CONFIRMED_WITHIN} s")
+        yield _messages(pubsub.listen())
+
+
+def _messages(heard: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    for message in heard:
+        if message["type"] == "subscribe":  # the client has connected anew, and would not say so otherwise
+            raise Unconnected("the subscription was interrupted: changes may have been missed")
+        yield message["data"]

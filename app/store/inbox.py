@@ -38,10 +38,16 @@ class Mail(msgspec.Struct, frozen=True, array_like=True, tag="mail"):
     callback: Callback
 
 
+class Unread(NamedTuple):
+    """An entry that is none of these: another release wrote it."""
+
+    raw: bytes
+
+
 Entry = Mail | Link
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Entry).decode
+_decoder = msgspec.msgpack.Decoder(Entry)
 
 
 class Batch(NamedTuple):
@@ -50,7 +56,7 @@ class Batch(NamedTuple):
     shard: int
     token: str
     epoch: str
-    entries: list[Entry]
+    entries: list[Entry | Unread]
     first_id: bytes
     last_id: bytes
     """Stream ids of the first and the last of them."""
@@ -186,7 +192,7 @@ class Inbox:
             shard=shard,
             token=token,
             epoch=epoch.decode(),
-            entries=[_decode(fields[1]) for _, fields in entries],
+            entries=[_read(fields[1]) for _, fields in entries],
             first_id=entries[0][0],
             last_id=entries[-1][0],
         )
@@ -229,6 +235,14 @@ class Inbox:
             pipe.info("persistence")
             _, persistence = pipe.execute()
         return bool(persistence.get("aof_enabled"))
+
+
+def _read(raw: bytes) -> Entry | Unread:
+    try:
+        entry: Entry = _decoder.decode(raw)
+    except msgspec.DecodeError:
+        return Unread(raw)
+    return entry
 
 
 def _threes(answers: Sequence[Any]) -> Iterable[tuple[Any, Any, Any]]:

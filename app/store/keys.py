@@ -55,7 +55,7 @@ def counters(shard: int) -> str:
 
 
 def dead_letters(shard: int) -> str:
-    """Stream, capped: callbacks that could not be folded, each with its reason. Commits append."""
+    """Stream: callbacks that could not be folded, each with its reason. Commits append."""
     return f"offhook:{{{shard}}}:dead"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from app.conference import (
     encode,
     read_header,
     read_participant,
+    seniority,
 )
 from app.events import Callback
 from app.store import keys
@@ -26,10 +28,10 @@ from app.store.inbox import LEASE_LASTS, Batch
 from app.store.index import ANY, EVERYONE, LIVE, Place, below, entries_of, place_in, place_of, same_place
 
 HEADER, FOLD = b"header", b"fold"
+UNREADABLE = -1
+"""Fold version of a document whose shape this release does not know."""
 CALL_REMEMBERED = 3 * 24 * 3600
 """Seconds after its last callback that a call is remembered apart from its conferences. Calls end within a day."""
-DEAD_LETTERS_KEPT = 1_000
-"""A shard keeps about so many."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Callback).decode
@@ -132,7 +134,7 @@ if #oldest == 0 or oldest[1][1] ~= take() then return nil end
 local stays, lasts, version = take(), take(), take()
 
 each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
-each(2, function() redis.call('XADD', KEYS[5], 'MAXLEN', '~', take(), '*', 'e', take()) end)
+each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
 each(1, function()
   local doc, log = key(), key()
   each(1, function() redis.call('DEL', doc) end)
@@ -173,12 +175,9 @@ class Snapshots:
             found = pipe.execute()
         return {sid: _kept(fields) for sid, fields in zip(sids, found, strict=True) if fields}
 
-    def logs(self, shard: int, sids: Sequence[str]) -> dict[str, list[Logged]]:
-        """The whole logs of these conferences, in one round trip; an unknown conference has an empty one."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for sid in sids:
-                pipe.lrange(keys.log(shard, sid), 0, -1)
-            return {sid: _logged(0, log) for sid, log in zip(sids, pipe.execute(), strict=True)}
+    def log(self, shard: int, sid: str) -> list[Logged]:
+        """A conference's whole log; an unknown conference has an empty one."""
+        return _logged(0, self.redis.lrange(keys.log(shard, sid), 0, -1))
 
     def calls(self, shard: int, sids: Sequence[str]) -> dict[str, CallNotes]:
         """What is remembered of these calls, in one round trip."""
@@ -208,7 +207,7 @@ class Snapshots:
         }
         words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), LEASE_LASTS, fold_version]
         _say(words, [word for name, count in counters.items() if count for word in (name, count)])
-        _say(words, [word for letter in work.dead_letters for word in (DEAD_LETTERS_KEPT, _letter(letter))])
+        _say(words, [_letter(letter) for letter in work.dead_letters])
         words.append(len(work.changes))
         for change in work.changes:
             sid = change.after.header.sid
@@ -324,7 +323,7 @@ class Snapshots:
         """Every conference that is kept."""
         for shard in range(self.shards):
             prefix = keys.conference(shard, "")
-            for name in self.redis.scan_iter(match=prefix.replace("[", "\\[") + "*", count=1000):
+            for name in self.redis.scan_iter(match=f"{prefix}*", count=1000):
                 yield name.decode().removeprefix(prefix)
 
 
@@ -374,17 +373,38 @@ PASSED_OVER = 20
 """How many chunks one page reads before it hands back what it has."""
 
 
+class _Ranked(msgspec.Struct):
+    """As much of a participant as its place in the document needs, whichever release wrote it."""
+
+    call_sid: str
+    created_at: datetime | None = None
+
+
+class _Stub(msgspec.Struct):
+    """As much of a header as every release has."""
+
+    sid: str
+    account_sid: str
+    revision: int = 0
+
+
 def _kept(fields: dict[bytes, bytes]) -> Kept:
-    version = int(fields.pop(FOLD))
-    header = read_header(fields.pop(HEADER))
-    return Kept(Conference(header, {sid.decode(): read_participant(raw) for sid, raw in fields.items()}), version)
+    version, header = int(fields.pop(FOLD)), fields.pop(HEADER)
+    try:
+        participants = {sid.decode(): read_participant(raw) for sid, raw in fields.items()}
+        return Kept(Conference(read_header(header), participants), version)
+    except msgspec.ValidationError:  # of another shape: only its log can tell
+        stub = msgspec.json.decode(header, type=_Stub)
+        return Kept(
+            Conference(Header(sid=stub.sid, account_sid=stub.account_sid, revision=stub.revision), {}), UNREADABLE
+        )
 
 
 def _document(fields: dict[bytes, bytes]) -> bytes:
     header = fields.pop(HEADER)
     fields.pop(FOLD)
-    known = Conference(read_header(header), {sid.decode(): read_participant(raw) for sid, raw in fields.items()})
-    return document(header, (fields[participant.call_sid.encode()] for participant in known.in_order()))
+    ranked = sorted((msgspec.json.decode(raw, type=_Ranked) for raw in fields.values()), key=seniority)
+    return document(header, (fields[participant.call_sid.encode()] for participant in ranked))
 
 
 def _call_note(note: SeenIn | Said) -> tuple[str, bytes]:
@@ -443,7 +463,10 @@ def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:
         sids = [participant.call_sid for participant in change.changed]
         old = entries_of(before.header, [before.participants[sid] for sid in sids if sid in before.participants])
         new = entries_of(after.header, [after.participants[sid] for sid in sids])
-    return old - new, new - old
+    stale = old - new
+    if stale:  # two participants may share a label: what one gives up the other may still have
+        stale -= entries_of(after.header, after.participants.values())
+    return stale, new - old
 
 
 def _next_id(stream_id: bytes) -> bytes:

@@ -40,6 +40,11 @@ def read(callback: Callback) -> Event:
     return event
 
 
+def read_filed(callback: Callback, conference_sid: str) -> Event:
+    """The event of a callback from this conference's log. Raises `Unusable`."""
+    return replace(read(callback), conference_sid=conference_sid)
+
+
 def parameters(callback: Callback) -> dict[str, str | list[str]]:
     """Everything the callback said, for people to read; a repeated name has a list. Raises `Unusable`."""
     if callback.media == "json":
@@ -172,7 +177,7 @@ def _recording(told: Mapping[str, str], identity: str) -> Event:
             sid=sid,
             status=status,
             call_sid=call,
-            url=_words(told, "RecordingUrl"),
+            url=_link(told, "RecordingUrl"),
             duration=_number(told, "RecordingDuration"),
             channels=_number(told, "RecordingChannels"),
             source=_words(told, "RecordingSource"),
@@ -190,6 +195,11 @@ def _account(told: Mapping[str, str]) -> str:
 
 def _words(told: Mapping[str, str], name: str) -> str | None:
     return told.get(name, "")[:LONGEST_TEXT] or None
+
+
+def _link(told: Mapping[str, str], name: str) -> str | None:
+    url = _words(told, name)
+    return url if url is not None and url.startswith(("https://", "http://")) else None
 
 
 def _flag(told: Mapping[str, str], name: str) -> bool | None:

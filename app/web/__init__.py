@@ -13,7 +13,7 @@ from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from app.twilio.signature import Key
 from app.web import api, health, page, webhook
-from app.web.access import Access, ApiKey
+from app.web.access import Access
 from app.web.answers import failure
 from app.web.refusals import Refusals
 
@@ -30,14 +30,16 @@ def create_app(
     nudge: Callable[[], None],
     keys: Mapping[str, tuple[Key, ...]],
     parents: Mapping[str, str],
-    api_keys: Mapping[str, ApiKey],
+    api_keys: Mapping[str, bytes],
     public_url: str | None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> Flask:
     """The WSGI application.
 
-    `keys` are by account sid what may sign its callbacks; `parents` name the parent of a subaccount; `api_keys` are by
-    name. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or None to
-    believe each request.
+    `keys` are by account sid what may sign its callbacks; `parents` name the parent of a subaccount; `api_keys` are
+    secrets by name. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or
+    None to believe each request. `prepare` makes sure that callbacks are stored where they will be looked for; it
+    raises redis.RedisError or `WrongShards` where it cannot.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
@@ -46,7 +48,7 @@ def create_app(
     refusals = Refusals(inbox.redis)
     access = Access(keys, parents, api_keys)
     app.register_blueprint(
-        webhook.create(inbox=inbox, nudge=nudge, keys=keys, public_url=public_url, refusals=refusals)
+        webhook.create(inbox=inbox, nudge=nudge, keys=keys, public_url=public_url, refusals=refusals, prepare=prepare)
     )
     app.register_blueprint(api.create(inbox=inbox, snapshots=snapshots, access=access, refusals=refusals))
     app.register_blueprint(page.create(snapshots=snapshots, access=access))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 from urllib.parse import urlencode
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, abort, request
 
 from app.conference import Status, encode, read_header
-from app.events import Callback
+from app.events import Callback, Event
 from app.store.inbox import Inbox
 from app.store.index import Place
 from app.store.snapshots import DeadLetter, Logged, Question, Snapshots
@@ -46,13 +47,13 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
     def conference(sid: str) -> Response:
         reader = access.reader()
         _asked()
-        return json_bytes(_visible(reader, sid))
+        return json_bytes(_check_visible(reader, sid, snapshots.documents))
 
     @api.get("/conferences/<sid>/events")
     def events(sid: str) -> Response:
         reader = access.reader()
         asked = _asked("after", "limit")
-        _visible(reader, sid)
+        _check_visible(reader, sid, snapshots.headers)
         after = asked.get("after", "0")
         if not re.fullmatch(r"[0-9]{1,15}", after):
             abort(400, "after: expected the `number` of an event of this list; `next` has it.")
@@ -84,14 +85,14 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
             answer["dead_letters"] = [_buried(letter) for letter in snapshots.dead_letters(DEAD_LETTERS_SHOWN)]
         return json_value(answer)
 
-    def _visible(reader: Reader, sid: str) -> bytes:
-        """The document, if this reader may see it."""
+    def _check_visible(reader: Reader, sid: str, look: Callable[[list[str]], list[bytes | None]]) -> bytes:
+        """What `look` finds about a conference, if this reader may see it."""
         if not is_sid("CF", sid):
             abort(400, "Not a conference sid: expected CF and 32 hexadecimal digits.")
-        document = snapshots.document(sid)
-        if document is None or not reader.may_see(read_header(document).account_sid):
+        [found] = look([sid])
+        if found is None or not reader.may_see(read_header(found).account_sid):
             abort(404, f"No conference {sid} is known here for this key.")
-        return document
+        return found
 
     return api
 
@@ -147,14 +148,17 @@ def _link(path: str, asked: dict[str, str], after: str | None) -> bytes:
 
 
 def _shown(entry: Logged) -> dict[str, Any]:
-    event = read(entry.callback)
+    try:
+        event: Event | None = read(entry.callback)
+    except Unusable:  # an earlier release could read it
+        event = None
     return {
         "number": entry.number,
-        "type": event.type,
-        "source": event.source,
-        "sequence": event.sequence,
-        "at": event.at,
-        "call_sid": event.call_sid,
+        "type": event and event.type,
+        "source": event and event.source,
+        "sequence": event and event.sequence,
+        "at": event and event.at,
+        "call_sid": event and event.call_sid,
         "received_at": _time(entry.callback),
         "verified_by": entry.callback.key,
         "parameters": parameters(entry.callback),

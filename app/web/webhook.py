@@ -11,6 +11,7 @@ from redis import RedisError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.events import Callback, Media
+from app.store.connect import WrongShards
 from app.store.inbox import Inbox
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
@@ -32,6 +33,7 @@ def create(
     keys: Mapping[str, tuple[Key, ...]],
     public_url: str | None,
     refusals: Refusals,
+    prepare: Callable[[], None],
 ) -> Blueprint:
     """The route. See `app.web.create_app` for what it is handed."""
     webhook = Blueprint("webhook", __name__)
@@ -46,6 +48,9 @@ def create(
         except RequestEntityTooLarge:
             refusals.note("too large")
             raise
+        except Exception:  # each server has errors of its own for a body that is cut off, or not chunked as it says
+            refusals.note("malformed")
+            return failure(400, "The body is cut off, or its chunks are malformed.")
         media = _media(request.mimetype) if request.method == "POST" else "form"
         if media is None:
             refusals.note("media type")
@@ -91,8 +96,9 @@ def create(
     def _stored(shard: int, callback: Callback) -> Response:
         """2xx means stored: nothing answers 204 before Redis has."""
         try:
+            prepare()
             due = inbox.append(shard, callback)
-        except RedisError as error:
+        except (RedisError, WrongShards) as error:
             log.error("not stored", error=type(error).__name__)
             refusals.note("not stored")
             return failure(503, "Not stored: Redis does not answer, or cannot.")

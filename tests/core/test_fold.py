@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.conference import Conference, document, encode
@@ -122,6 +122,17 @@ def test_any_order_any_repeats_any_batches_give_the_same_document(events, random
     random.shuffle(twice)
     assert written(fold(twice)) == once
     assert written(arriving(twice, sizes)) == once
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tellings, st.randoms(use_true_random=False), st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_that_holds_too_where_not_all_numbers_can_be_shown(monkeypatch, events, random, sizes):
+    for module in ("app.conference", "app.fold"):
+        monkeypatch.setattr(f"{module}.SHOWN", 2)
+    shuffled = random.sample(events, len(events))
+    assert written(arriving(shuffled, sizes)) == written(fold(events))
+    numbers = {e.sequence for e in events if e.source == "conference" and e.sequence is not None}
+    assert fold(events).header.coverage.missing == len(set(range(1, max(numbers, default=0))) - numbers)
 
 
 @settings(max_examples=500, deadline=None)

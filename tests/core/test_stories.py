@@ -7,7 +7,7 @@ from itertools import permutations
 import pytest
 from msgspec.structs import replace
 
-from app.conference import Conference, Participant
+from app.conference import SHOWN, Conference, Participant
 from app.events import Event
 from app.fold import fold
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, ROOM, at, event, progress, said
@@ -192,6 +192,61 @@ def test_a_join_after_a_lost_leave_ends_the_earlier_stay_by_inference():
     told = [said("participant-join", BEN, number=1, second=0), said("participant-join", BEN, number=5, second=9)]
     first, second = participant(fold(map(event, told)), BEN).stays
     assert (first.left_at, first.inferred, second.joined_at, second.left_at) == (at(9), True, at(9), None)
+
+
+def test_whoever_is_heard_of_behind_a_leave_must_have_come_back():
+    told = [
+        said("participant-join", BEN, number=1, second=0),
+        said("participant-leave", BEN, number=2, second=5),
+        said("participant-speech-start", BEN, number=4, second=9),
+    ]
+    ben = participant(fold(map(event, told)), BEN)
+    assert (ben.present, ben.speaking, len(ben.stays), ben.stays[1].joined_at) == (True, True, 2, None)
+
+
+def test_nobody_stays_in_a_conference_beyond_the_end_of_the_call():
+    told = [
+        event(said("participant-join", CLEO, number=1, second=0)),
+        event(said("participant-hold", CLEO, number=2, second=3, Hold="true")),
+        filed_under_the_room(event(progress(CLEO, "completed", number=3, second=8))),
+    ]
+    for order in permutations(told):
+        cleo = participant(arriving(order, [1]), CLEO)
+        assert (cleo.present, cleo.left_at, cleo.hold_seconds, cleo.stays[0].inferred) == (False, at(8), 5.0, True)
+    leave = event(said("participant-leave", CLEO, number=3, second=8, ReasonParticipantLeft="participant_hung_up"))
+    for order in permutations([*told, leave]):
+        cleo = participant(arriving(order, [1]), CLEO)
+        assert [(s.left_at, s.reason_left, s.inferred) for s in cleo.stays] == [(at(8), "participant_hung_up", False)]
+
+
+def test_speech_ends_with_a_stay_whose_leave_was_lost():
+    told = [
+        said("participant-join", BEN, number=1, second=0),
+        said("participant-speech-start", BEN, number=2, second=2),
+        said("participant-join", BEN, number=5, second=600),
+    ]
+    ben = participant(fold(map(event, told)), BEN)
+    assert (ben.speaking, ben.talk_seconds, ben.speaking_since) == (False, 598.0, None)
+
+
+def test_without_any_time_nothing_is_timed():
+    told = [
+        said("participant-join", BEN, number=1, second=0, Hold="true"),
+        said("participant-unhold", BEN, number=2, second=5),
+    ]
+    del told[0]["Timestamp"]
+    ben = participant(fold(map(event, told)), BEN)
+    assert (ben.joined_at, ben.hold_seconds) == (None, 0.0)
+
+
+def test_of_very_many_holes_only_the_latest_are_shown_and_all_are_counted():
+    told = [event(said("participant-unmute", BEN, number=2 * n, second=n)) for n in range(1, 201)]
+    for order in (told, told[::-1]):
+        coverage = arriving(order, [7]).header.coverage
+        assert len(coverage.sequences) == SHOWN
+        assert coverage.missing == 200
+        assert coverage.holes[-1] == (399, 399)
+    assert written(arriving(told, [1])) == written(fold(told)) == written(arriving(told[::-1], [3]))
 
 
 def test_speech_that_stops_after_the_leave_does_not_bring_anyone_back():

@@ -13,7 +13,6 @@ from redis import Redis, RedisError
 
 from app.conference import Conference, Participant
 from app.store import feed, keys
-from app.store import snapshots as snapshots_module
 from app.store.inbox import LEASE_LASTS, Batch, Inbox
 from app.store.snapshots import (
     CALL_REMEMBERED,
@@ -86,7 +85,7 @@ def test_a_commit_writes_all_that_a_batch_does(redis: Redis, inbox: Inbox, snaps
     assert kept.fold_version == 7
     assert kept.conference.header.revision == 1
     assert list(kept.conference.participants.values()) == list(standup().participants.values())
-    assert [(entry.event_id, entry.callback) for entry in snapshots.logs(SHARD, [ROOM])[ROOM]] == [("event 1", JOINED)]
+    assert [(entry.event_id, entry.callback) for entry in snapshots.log(SHARD, ROOM)] == [("event 1", JOINED)]
     assert [json.loads(header)["sid"] for header in snapshots.page(Question(), None, 5)[0]] == [ROOM]
     assert snapshots.counters() == {"folded": 1, "noted": 1, "repeated": 3, "dead": 1}
     assert snapshots.dead_letters(5) == [DeadLetter(GARBLED, "names neither a conference nor a call")]
@@ -179,7 +178,7 @@ def test_of_two_who_commit_the_same_batch_at_once_one_succeeds(inbox: Inbox, sna
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(committed, range(8))) == [False] * 7 + [True]
     assert snapshots.counters() == {"folded": 1, "noted": 1, "repeated": 3, "dead": 1}
-    assert len(snapshots.logs(SHARD, [ROOM])[ROOM]) == 1
+    assert len(snapshots.log(SHARD, ROOM)) == 1
 
 
 def test_nobody_ever_sees_a_commit_half_done(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
@@ -236,7 +235,7 @@ def test_a_commit_survives_a_script_flush(redis: Redis, inbox: Inbox, snapshots:
     batch = claimed(inbox, SHARD)
     redis.script_flush()
     assert snapshots.commit(batch, 1, whole_work()) == 0
-    assert len(snapshots.logs(SHARD, [ROOM])[ROOM]) == 1
+    assert len(snapshots.log(SHARD, ROOM)) == 1
 
 
 def test_a_commit_of_a_whole_town_hall_goes_through_in_one(inbox: Inbox, snapshots: Snapshots) -> None:
@@ -247,7 +246,7 @@ def test_a_commit_of_a_whole_town_hall_goes_through_in_one(inbox: Inbox, snapsho
     assert snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change, *others])) == 0
     kept = snapshots.load(SHARD, [ROOM])[ROOM].conference
     assert len(kept.participants) == 1_000
-    assert len(snapshots.logs(SHARD, [ROOM])[ROOM]) == 500
+    assert len(snapshots.log(SHARD, ROOM)) == 500
 
 
 def test_only_participants_that_changed_are_written(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
@@ -292,7 +291,7 @@ def test_what_is_unknown_has_no_document(snapshots: Snapshots) -> None:
     assert snapshots.documents([ROOM, ROOM]) == [None, None]
     assert snapshots.headers([ROOM]) == [None]
     assert snapshots.events(ROOM, 0, 10) == []
-    assert snapshots.logs(SHARD, [ROOM]) == {ROOM: []}
+    assert snapshots.log(SHARD, ROOM) == []
     assert snapshots.load(SHARD, [ROOM]) == {}
 
 
@@ -324,17 +323,12 @@ def test_a_call_is_forgotten_in_the_end_but_not_while_it_is_spoken_of(
     assert int(redis.ttl(name)) > 60
 
 
-def test_dead_letters_are_capped_and_the_newest_are_kept(
-    inbox: Inbox, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(snapshots_module, "DEAD_LETTERS_KEPT", 100)
+def test_every_dead_letter_is_kept_and_the_newest_are_shown_first(inbox: Inbox, snapshots: Snapshots) -> None:
     mail(inbox, 1)
-    letters = [DeadLetter(callback({"Number": str(n)}, received_at=n), "garbled") for n in range(1_000)]
+    letters = [DeadLetter(callback({"Number": str(n)}, received_at=n), "garbled") for n in range(2_000)]
     snapshots.commit(claimed(inbox, SHARD), 1, Commit(dead_letters=letters))
-    shown = snapshots.dead_letters(1_000)
-    assert 100 <= len(shown) <= 300
-    assert [letter.callback.received_at for letter in shown] == list(range(999, 999 - len(shown), -1))
-    assert snapshots.counters()["dead"] == 1_000
+    assert [letter.callback.received_at for letter in snapshots.dead_letters(3)] == [1999, 1998, 1997]
+    assert len(snapshots.dead_letters(5_000)) == snapshots.counters()["dead"] == 2_000
 
 
 def test_dead_letters_of_all_shards_are_shown_newest_first(inbox: Inbox, snapshots: Snapshots) -> None:

@@ -10,12 +10,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from redis import Redis
+from redis import Redis, RedisError
 
 from app.events import Callback
 from app.simulator.stories import shuffled, story
 from app.store import feed, keys
 from app.store.connect import connect
+from app.store.feed import subscribe
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from tests.cast import ACCOUNT, ANNA, BEN, NOON, ROOM, callback, said
@@ -179,3 +180,12 @@ def test_a_subscriber_may_hear_nothing_for_longer_than_its_client_is_patient(val
         listening.join(10)
     hasty.close()
     assert heard == [b"at last"]
+
+
+def test_an_interrupted_subscription_says_so_instead_of_going_on(redis: Redis) -> None:
+    with subscribe(redis) as messages:
+        redis.publish(keys.ALL_CONFERENCES, "one")
+        assert next(messages) == b"one"
+        redis.client_kill_filter(_type="pubsub")
+        with pytest.raises(RedisError):
+            next(messages)

@@ -101,6 +101,7 @@ def test_nothing_acknowledged_is_lost_or_counted_twice_whatever_is_killed(open_h
     expected = events_of(load.acknowledged)
     awaited("a house that has folded everything", lambda: settled(house))
     snapshots = Snapshots(connect(embedded.url(house.folder / "data"), patience=5.0), 16)
+    print(f"{KILLS} kills, {load.attempts} attempts, {len(load.acknowledged)} acknowledged, {len(expected)} distinct")
     assert check(snapshots, expected) == snapshots.counters()["folded"]
     verified = house.command("verify")
     assert verified.returncode == 0, verified.stdout
@@ -136,7 +137,7 @@ def check(snapshots: Snapshots, expected: dict[str, Event]) -> int:
             replace(event, conference_sid=sid) for call in kept.participants for event in of_call.get(call, ())
         ]
         checked += len(told)
-        logged = [entry.event_id for entry in snapshots.logs(shard, [sid])[sid]]
+        logged = [entry.event_id for entry in snapshots.log(shard, sid)]
         assert sorted(logged) == sorted(event.id for event in told)
         oracle = fold.fold(told)
         header = replace(oracle.header, revision=kept.header.revision, heard_at=kept.header.heard_at)
@@ -145,6 +146,26 @@ def check(snapshots: Snapshots, expected: dict[str, Event]) -> int:
         )
     assert sorted(of_conference) == sorted(snapshots.sids())
     return checked
+
+
+@pytest.mark.timeout(120)
+def test_deleting_every_key_of_rq_loses_nothing(open_house):
+    house = open_house().ready()
+    load = Load(house, 11)
+    redis = connect(embedded.url(house.folder / "data"), patience=5.0)
+    with ThreadPoolExecutor(SENDERS) as pool:
+        sending = [pool.submit(load.send, number) for number in range(SENDERS)]
+        try:
+            for _ in range(10):
+                load.await_more(50)
+                for name in redis.scan_iter(match="rq:*"):
+                    redis.delete(name)
+        finally:
+            load.stop.set()
+        for sender in sending:
+            sender.result()
+    awaited("a house that has folded everything", lambda: settled(house))
+    check(Snapshots(redis, 16), events_of(load.acknowledged))
 
 
 @pytest.mark.timeout(120)

@@ -19,7 +19,6 @@ from app.store.inbox import Inbox, Mail
 from app.store.snapshots import Snapshots
 from app.twilio.signature import Key
 from app.web import create_app
-from app.web.access import ApiKey
 from tests.cast import ACCOUNT, TOKEN
 from tests.conftest import SHARDS
 from workers.drain import Drain
@@ -73,7 +72,7 @@ class Site:
             nudge=self._nudged,
             keys=KEYS,
             parents={CHILD: ACCOUNT},
-            api_keys={OPERATOR[0]: ApiKey(OPERATOR[1].encode(), "read")},
+            api_keys={OPERATOR[0]: OPERATOR[1].encode()},
             public_url=self.public_url,
         )
         self.http = self.app.test_client()

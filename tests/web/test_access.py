@@ -6,8 +6,6 @@ from base64 import b64encode
 
 import pytest
 
-from app.twilio.signature import Key
-from app.web.access import ApiKey
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, ROOM, TOKEN, said
 from tests.web.conftest import (
     CHILD,
@@ -177,7 +175,3 @@ def test_the_health_of_the_process_is_no_secret(rooms: Site) -> None:
         answer = rooms.ask(path, None)
         assert answer.status_code == 200
         assert not {ACCOUNT, ROOM, ANNA, "anna"} & set(answer.get_data(as_text=True).split('"'))
-
-
-def test_no_repr_shows_a_secret() -> None:
-    assert "open sesame" not in repr([ApiKey(b"open sesame", "read"), Key("main", b"open sesame")])

@@ -10,6 +10,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from redis import Redis
@@ -347,11 +348,11 @@ def test_a_redis_that_fails_while_a_log_is_read_costs_no_callback(
     empty(drain)
     post(drain.inbox, BEN_MUTES)
 
-    def away(shard: int, sids: list[str]) -> Any:
+    def away(shard: int, sid: str) -> Any:
         raise TimedOut("Timeout reading from socket")
 
     with monkeypatch.context() as broken:
-        broken.setattr(snapshots, "logs", away)
+        broken.setattr(snapshots, "log", away)
         try:
             drain.drain(drain.inbox.shard_of(ROOM))
         except TimedOut:
@@ -701,3 +702,57 @@ def test_with_the_memory_full_a_spell_still_empties_the_inboxes(redis: Redis, dr
     finally:
         redis.config_set("maxmemory", 0)
     assert drain.inbox.backlog() == [(0, None, False)] * SHARDS
+
+
+def test_a_label_that_one_participant_gives_up_still_finds_the_other(
+    inbox: Inbox, snapshots: Snapshots, drain: Drain
+) -> None:
+    told = [
+        said("participant-join", ANNA, number=1, second=0, ParticipantLabel="agent"),
+        said("participant-join", BEN, number=2, second=1, ParticipantLabel="agent"),
+        said("participant-modify", ANNA, number=3, second=2, ParticipantLabel="supervisor"),
+    ]
+    for one in told:
+        post(inbox, callback(one))
+        empty(drain)
+    for label in ("agent", "supervisor"):
+        assert len(snapshots.page(Question(label=label, status="in-progress"), None, 10)[0]) == 1
+
+
+def test_an_entry_of_another_release_becomes_a_dead_letter_and_the_rest_flows(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots, drain: Drain
+) -> None:
+    redis.xadd(keys.inbox(inbox.shard_of(ROOM)), {"e": b"\x93\xa5later\x01\x02"})
+    post(inbox, callback(said("participant-join", ANNA, number=1, second=0)))
+    empty(drain)
+    assert snapshots.document(ROOM) is not None
+    [letter] = snapshots.dead_letters(10)
+    assert "this release cannot read" in letter.reason
+    assert letter.callback.body == b"\x93\xa5later\x01\x02"
+
+
+def test_a_document_of_a_shape_that_is_not_known_is_folded_again_from_its_log(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots, drain: Drain
+) -> None:
+    post(inbox, callback(said("participant-join", ANNA, number=1, second=0)))
+    empty(drain)
+    shard = inbox.shard_of(ROOM)
+    header = f'{{"sid":"{ROOM}","account_sid":"{ACCOUNT}","revision":7,"status":["of","another","shape"]}}'
+    redis.hset(keys.conference(shard, ROOM), mapping={"header": header, "fold": 0, ANNA: '{"call_sid":"' + ANNA + '"}'})
+    post(inbox, callback(said("participant-join", BEN, number=2, second=1)))
+    empty(drain)
+    known = snapshots.load(shard, [ROOM])[ROOM].conference
+    assert set(known.participants) == {ANNA, BEN}
+    assert known.header.revision == 8
+
+
+def test_a_log_entry_that_cannot_be_read_any_more_is_passed_over(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots, drain: Drain
+) -> None:
+    post(inbox, callback(said("participant-join", ANNA, number=5, second=9)))
+    empty(drain)
+    redis.rpush(keys.log(inbox.shard_of(ROOM), ROOM), msgspec.msgpack.encode(("x", callback({"Nonsense": "1"}))))
+    post(inbox, callback(said("participant-mute", ANNA, number=4, second=3, Muted="true")))  # late: folds from the log
+    empty(drain)
+    assert snapshots.load(inbox.shard_of(ROOM), [ROOM])[ROOM].conference.participants[ANNA].events == 2
+    assert snapshots.dead_letters(10) == []
