@@ -756,3 +756,17 @@ def test_a_log_entry_that_cannot_be_read_any_more_is_passed_over(
     empty(drain)
     assert snapshots.load(inbox.shard_of(ROOM), [ROOM])[ROOM].conference.participants[ANNA].events == 2
     assert snapshots.dead_letters(10) == []
+
+
+def test_the_lease_is_renewed_while_a_long_log_is_read_again(
+    inbox: Inbox, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "REREAD_BETWEEN_RENEWALS", 5)
+    post(inbox, *(callback(said("participant-unmute", ANNA, number=n, second=n)) for n in range(2, 22)))
+    empty(drain)
+    renewed: list[int] = []
+    renew = inbox.renew
+    monkeypatch.setattr(inbox, "renew", lambda batch: (renewed.append(batch.shard), renew(batch)))
+    post(inbox, callback(said("participant-join", ANNA, number=1, second=1)))  # late: folds from the log
+    empty(drain)
+    assert len(renewed) >= 20 // 5
