@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from heapq import heapify, heapreplace
 from queue import SimpleQueue
 from uuid import uuid4
@@ -76,7 +77,8 @@ def simulate(
     The first begins at once and the others a little later, one by one. `seed` fixes the stories but not their
     times; `speed` divides all times. A callback that gets no answer is sent once more with the same
     idempotency token, as Twilio does when it cannot connect, and is then given up. Returns within a second of
-    `stop`: requests still under way then are left to end by themselves and are not counted. `report` is
+    `stop`: the conferences that are playing are ended as by the API, as many as half a second allows; requests
+    still under way then are left to end by themselves and are not counted. `report` is
     called about once a second, and once with the totals, in the calling thread. Raises ValueError when
     `conferences` is below 1 or `speed` is not above 0.
     """
@@ -99,7 +101,9 @@ def simulate(
     for thread in threads:
         thread.start()
     try:
-        _play(rng, account_sid, conferences, speed, waiting, stop, tell)
+        playing = _play(rng, account_sid, conferences, speed, waiting, stop, tell)
+        threads.append(threading.Thread(target=_end, args=(playing, sender, tally), daemon=True, name="ending"))
+        threads[-1].start()
     finally:
         for _ in threads:
             waiting.put(None)
@@ -115,6 +119,8 @@ class _Show:
     name: str
     coming: deque[Callback]
     began: float
+    told: Callback | None = None
+    """The last conference callback that was handed out."""
 
 
 def _play(
@@ -125,8 +131,11 @@ def _play(
     waiting: SimpleQueue[Callback | None],
     stop: threading.Event,
     tell: Callable[[], None],
-) -> None:
-    """The scheduler: the heap holds, for each place on the bill, when it has something to do next."""
+) -> Iterable[_Show]:
+    """The scheduler: the heap holds, for each place on the bill, when it has something to do next.
+
+    Returns the shows that `stop` has interrupted.
+    """
     now = time.monotonic()
     tell_at = now + 1
     agenda = [(now + place * STAGGER / speed, place) for place in range(conferences)]
@@ -144,12 +153,33 @@ def _play(
         if place not in playing:
             playing[place] = _begin(rng, account_sid, speed, now, {show.name for show in playing.values()})
         show = playing[place]
-        waiting.put(show.coming.popleft())
+        callback = show.coming.popleft()
+        waiting.put(callback)
+        if "SequenceNumber" in callback.parameters and "ConferenceSid" in callback.parameters:
+            show.told = callback
         if show.coming:
             heapreplace(agenda, (show.began + show.coming[0].at, place))
         else:
             del playing[place]
             heapreplace(agenda, (now + STAGGER / speed, place))
+    return playing.values()
+
+
+def _end(playing: Iterable[_Show], sender: Sender, tally: _Tally) -> None:
+    """Twilio would go on; who stops a show wants nobody left in it."""
+    until = time.monotonic() + PATIENCE
+    for show in playing:
+        if show.told is not None and time.monotonic() < until:
+            told = show.told.parameters
+            common = {name: told[name] for name in ("AccountSid", "ConferenceSid", "FriendlyName")}
+            end = {
+                "StatusCallbackEvent": "conference-end",
+                "ReasonConferenceEnded": "conference-ended-via-api",
+                "Reason": "Conference ended via API",
+                "SequenceNumber": str(int(told["SequenceNumber"]) + 1),
+                "Timestamp": format_datetime(datetime.now(UTC).replace(microsecond=0)),
+            }
+            tally.count(sender.send(common | end))
 
 
 def _begin(rng: random.Random, account_sid: str, speed: float, now: float, taken: Collection[str]) -> _Show:

@@ -113,6 +113,23 @@ def test_stopping_does_not_wait_for_an_answer_that_does_not_come(webhook: Webhoo
     released.set()
 
 
+def test_a_show_that_is_stopped_leaves_nobody_in_a_conference(webhook: Webhook) -> None:
+    stop = threading.Event()
+
+    def answer(_: Request) -> int:
+        if len(webhook.requests) >= 30:
+            stop.set()
+        return 204
+
+    webhook.answer = answer
+    play(webhook, stop, conferences=3, seed=4, speed=20)
+    told = [
+        r.parameters for r in webhook.requests if "ConferenceSid" in r.parameters and "SequenceNumber" in r.parameters
+    ]
+    ended = {one["ConferenceSid"] for one in told if one["StatusCallbackEvent"] == "conference-end"}
+    assert ended == {one["ConferenceSid"] for one in told}
+
+
 def test_a_show_that_is_stopped_before_it_begins_sends_nothing(webhook: Webhook) -> None:
     stop = threading.Event()
     stop.set()
