@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 from flask import Flask
 
@@ -33,20 +32,8 @@ def build(settings: Settings) -> Flask:
         parents={sid: account.parent for sid, account in settings.accounts.items() if account.parent},
         api_keys={key.name: key.secret for key in settings.api_keys},
         public_url=settings.public_url,
-        prepare=once(partial(claim_layout, state, settings.shards)),
+        prepare=cache(partial(claim_layout, state, settings.shards)),  # what it raises is not remembered
     )
-
-
-def once(step: Callable[[], None]) -> Callable[[], None]:
-    """The same step, taken again only until it has succeeded."""
-    steps = [step]
-
-    def take() -> None:
-        for waiting in steps[:1]:
-            waiting()
-            steps.clear()
-
-    return take
 
 
 def main() -> Flask:

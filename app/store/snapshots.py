@@ -220,10 +220,6 @@ class Snapshots:
             raise Fenced
         return int(left)
 
-    def document(self, sid: str) -> bytes | None:
-        """A conference's native document, as JSON; None where it is unknown."""
-        return self.documents([sid])[0]
-
     def documents(self, sids: Sequence[str]) -> list[bytes | None]:
         """Native documents in the order asked for, in one round trip; None where one is unknown."""
         with self.redis.pipeline(transaction=False) as pipe:

@@ -278,7 +278,7 @@ def test_a_document_lists_participants_as_everyone_else_does(inbox: Inbox, snaps
     mail(inbox, 1)
     change = changed(None, Conference(standup().header, participants))
     snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change]))
-    document = json.loads(snapshots.document(ROOM) or b"")
+    document = json.loads(snapshots.documents([ROOM])[0] or b"")
     assert [person["call_sid"][2] for person in document["participants"]] == ["3", "5", "1", "2", "4"]
     assert [person.call_sid[2] for person in change.after.in_order()] == ["3", "5", "1", "2", "4"]
     assert {name: value for name, value in document.items() if name != "participants"} == json.loads(
@@ -287,7 +287,7 @@ def test_a_document_lists_participants_as_everyone_else_does(inbox: Inbox, snaps
 
 
 def test_what_is_unknown_has_no_document(snapshots: Snapshots) -> None:
-    assert snapshots.document(ROOM) is None
+    assert snapshots.documents([ROOM])[0] is None
     assert snapshots.documents([ROOM, ROOM]) == [None, None]
     assert snapshots.headers([ROOM]) == [None]
     assert snapshots.events(ROOM, 0, 10) == []

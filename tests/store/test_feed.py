@@ -65,7 +65,7 @@ def test_a_message_has_the_documented_shape(redis: Redis, drain: Drain) -> None:
         post(drain.inbox, ANNA_MUTES)
         empty(drain)
         message = json.loads(next(messages))
-    document = json.loads(drain.snapshots.document(ROOM) or b"")
+    document = json.loads(drain.snapshots.documents([ROOM])[0] or b"")
     epoch = redis.get(keys.epoch(drain.inbox.shard_of(ROOM)))
     assert isinstance(epoch, bytes)
     assert list(message) == [
@@ -148,7 +148,7 @@ def test_a_subscriber_that_replaces_what_it_is_handed_holds_the_document_that_ev
     for message in told:
         header = message["conference"]
         participants |= {person["call_sid"]: person for person in message["participants"]}
-    document = json.loads(drain.snapshots.document(room) or b"")
+    document = json.loads(drain.snapshots.documents([room])[0] or b"")
     assert participants == {person["call_sid"]: person for person in document.pop("participants")}
     assert header == document
     assert kept(drain.snapshots, room).header.revision == len(told)

@@ -121,7 +121,7 @@ def test_a_filter_that_was_left_empty_does_not_show_everything(
 def test_the_header_in_a_list_is_the_header_of_the_document(inbox: Inbox, snapshots: Snapshots) -> None:
     write(inbox, snapshots, room(1, at(0), people={ANNA: "anna"}))
     [header], _ = snapshots.page(Question(), None, 10)
-    document = snapshots.document(f"CF{1:032x}")
+    document = snapshots.documents([f"CF{1:032x}"])[0]
     assert document is not None
     assert document.startswith(header[:-1])
 

@@ -80,7 +80,7 @@ def told_by_a_story(seed: int) -> tuple[str, list[Callback]]:
 def test_a_call_from_start_to_end_is_in_the_document(drain: Drain, snapshots: Snapshots) -> None:
     post(drain.inbox, *WHOLE_CALL)
     empty(drain)
-    document = json.loads(snapshots.document(ROOM) or b"")
+    document = json.loads(snapshots.documents([ROOM])[0] or b"")
     assert document["status"] == "completed"
     assert document["friendly_name"] == "Stand-up"
     assert document["ended_at"] == "2026-11-22T12:00:21Z"
@@ -105,11 +105,11 @@ def test_the_log_keeps_each_callback_as_it_came_in_order_of_arrival(drain: Drain
 def test_a_duplicate_changes_nothing(redis: Redis, drain: Drain, snapshots: Snapshots) -> None:
     post(drain.inbox, *WHOLE_CALL)
     empty(drain)
-    before = snapshots.document(ROOM), log_of(snapshots)
+    before = snapshots.documents([ROOM])[0], log_of(snapshots)
     again = [replace(each, received_at=each.received_at + 60_000, token="another attempt") for each in WHOLE_CALL]
     post(drain.inbox, *again)
     empty(drain)
-    assert (snapshots.document(ROOM), log_of(snapshots)) == before
+    assert (snapshots.documents([ROOM])[0], log_of(snapshots)) == before
     assert kept(snapshots, ROOM).header.revision == 1
     assert snapshots.counters() == {"folded": 8, "noted": 0, "repeated": 8, "dead": 0}
 
@@ -725,7 +725,7 @@ def test_an_entry_of_another_release_becomes_a_dead_letter_and_the_rest_flows(
     redis.xadd(keys.inbox(inbox.shard_of(ROOM)), {"e": b"\x93\xa5later\x01\x02"})
     post(inbox, callback(said("participant-join", ANNA, number=1, second=0)))
     empty(drain)
-    assert snapshots.document(ROOM) is not None
+    assert snapshots.documents([ROOM])[0] is not None
     [letter] = snapshots.dead_letters(10)
     assert "this release cannot read" in letter.reason
     assert letter.callback.body == b"\x93\xa5later\x01\x02"
