@@ -144,11 +144,11 @@ class Drain:
                     continue
                 mail = conferences[event.conference_sid] if event.conference_sid else calls
                 mail.append((event, entry.callback))
-        links = {(entry.call_sid, entry.conference_sid) for entry in batch.entries if isinstance(entry, Link)}
+        links = [entry for entry in batch.entries if isinstance(entry, Link)]
 
         changes, refused = self._fold_conferences(batch, conferences)
         letters += refused
-        notes, forwards = self._note_calls(batch.shard, calls, links)
+        notes, forwards = self._note_calls(batch.shard, calls, {(link.call_sid, link.conference_sid) for link in links})
         forwards += [
             (self.inbox.shard_of(sid), Link(sid, change.after.header.sid))
             for change in changes
@@ -175,11 +175,7 @@ class Drain:
                 dead_letters=letters,
                 folded=folded,
                 noted=noted,
-                repeated=len(batch.entries)
-                - sum(isinstance(entry, Link) for entry in batch.entries)
-                - len(letters)
-                - folded
-                - noted,
+                repeated=len(batch.entries) - len(links) - len(letters) - folded - noted,
             ),
         )
 

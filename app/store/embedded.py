@@ -14,7 +14,7 @@ LONGEST_SOCKET_PATH = 100
 
 
 class NoServer(RuntimeError):
-    """There is no Valkey or Redis server to start on this machine."""
+    """No server can be started here: there is none, or its folder is somebody else's."""
 
 
 def socket_path(data_dir: Path) -> Path:

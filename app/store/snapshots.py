@@ -459,10 +459,9 @@ def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:
         sids = [participant.call_sid for participant in change.changed]
         old = entries_of(before.header, [before.participants[sid] for sid in sids if sid in before.participants])
         new = entries_of(after.header, [after.participants[sid] for sid in sids])
-    stale = old - new
-    if stale:  # two participants may share a label: what one gives up the other may still have
-        stale -= entries_of(after.header, after.participants.values())
-    return stale, new - old
+        if old - new:  # two participants may share a label: what one gives up the other may still have
+            return old - entries_of(after.header, after.participants.values()), new - old
+    return old - new, new - old
 
 
 def _next_id(stream_id: bytes) -> bytes:
