@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from app.events import Recording
+from app.events import Action, Recording
 
 Status = Literal["init", "in-progress", "completed"]
 ParticipantStatus = Literal["queued", "connecting", "ringing", "connected", "complete", "failed"]
@@ -43,6 +43,7 @@ class Participant(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "f
     hold: bool | None = None
     coaching: bool | None = None
     call_sid_to_coach: str | None = None
+    """Whom it coaches, as far as control requests that passed through us have told; callbacks never do."""
     speaking: bool | None = None
     """None until speech has been reported for this call: no news is not silence."""
     start_conference_on_enter: bool | None = None
@@ -66,12 +67,18 @@ class Participant(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "f
     answered_by: str | None = None
     sip_response_code: str | None = None
     call_duration: int | None = None
+    queue_time: int | None = None
+    """Milliseconds it was expected to wait to be dialled, as the answer to its creation told."""
     call_ended_at: datetime | None = None
     """When the call itself ended, as call progress tells; nobody stays in a conference beyond that."""
     last_sequence: int | None = None
     """The newest conference event folded in; None when one of them carried no number."""
     events: int = 0
     """How many conference events were about this call."""
+    coach_told: tuple[datetime, str] | None = None
+    """The latest word on whom it coaches, with its time."""
+    not_coaching_at: datetime | None = None
+    """The latest time at which it was told not to coach: words from before it no longer hold."""
 
     @property
     def present(self) -> bool:
@@ -120,6 +127,10 @@ SHOWN = 50
 """Of a conference with very many holes only so much is carried in its header."""
 
 
+ACTIONS_SHOWN = 20
+"""How many finished actions a header carries; the log has them all."""
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a conference but its participants."""
 
@@ -136,8 +147,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     participant_label_ending_conference: str | None = None
     reason: str | None = None
     """Twilio's sentence on why it ended."""
+    region: str | None = None
+    """Where it is mixed, as far as the answer to a control request has told; callbacks never do."""
     counts: Counts = Counts()
     recordings: tuple[Recording, ...] = ()
+    actions: tuple[Action, ...] = ()
+    """Control requests that passed through us, oldest first: the unfinished, and the newest `ACTIONS_SHOWN` others."""
     coverage: Coverage = Coverage()
     revision: int = 0
     """Rises by one with each committed change. Not part of what the callbacks determine."""

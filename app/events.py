@@ -10,11 +10,12 @@ from typing import Literal
 
 import msgspec
 
-Media = Literal["form", "json"]
+Media = Literal["form", "json", "control"]
+"""What a body is: parameters of Twilio's, JSON of Twilio's, or our own record of a control request."""
 
 
 class Callback(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """A verified request of Twilio's, as it came. Nothing in it has been interpreted."""
+    """A verified request of Twilio's, as it came, or our record of a control request. Nothing in it is interpreted."""
 
     body: bytes
     """Its parameters as sent: the body of a POST, the query of a GET."""
@@ -22,7 +23,7 @@ class Callback(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     received_at: int
     """Milliseconds since 1970, by the clock of whoever answered the request."""
     key: str
-    """Name of the key that verified it."""
+    """Name of the key that verified it, or of who asked for a control request."""
     token: str = ""
     """I-Twilio-Idempotency-Token: the same on each attempt, and not signed (Twilio docs, Connection Overrides)."""
     query: str = ""
@@ -31,8 +32,11 @@ class Callback(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """The conference it was filed under by its call, where it names none itself."""
 
 
-Source = Literal["conference", "call", "recording"]
-"""Which of Twilio's callbacks told us. Only `conference` events carry a conference-wide sequence number."""
+Source = Literal["conference", "call", "recording", "control"]
+"""Which of Twilio's callbacks told us, or that it is about a control request that passed through us.
+
+Only `conference` events carry a conference-wide sequence number.
+"""
 
 
 class Leg(msgspec.Struct, frozen=True):
@@ -83,6 +87,71 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     start_time: datetime | None = None
 
 
+Verb = Literal[
+    "update-conference",
+    "add-participant",
+    "update-participant",
+    "remove-participant",
+    "update-recording",
+    "delete-recording",
+]
+ActionState = Literal["requested", "accepted", "confirmed", "ignored", "failed"]
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """A control request that passed through us to Twilio, as far as it has got."""
+
+    id: str
+    verb: Verb
+    state: ActionState = "requested"
+    """Follows from the rest: confirmed once callbacks have told all it awaits, ignored if they have not in time."""
+    by: str
+    """Name of the API key, or the account, that asked for it."""
+    call_sid: str | None = None
+    recording_sid: str | None = None
+    requested_at: datetime
+    expires_at: datetime
+    """Until when callbacks may confirm it."""
+    after: int = 0
+    """The highest sequence number heard of the conference when it was requested."""
+    awaits: tuple[str, ...] = ()
+    """What callbacks are to tell: a type of event, perhaps with the URL it speaks of, or `flag=value` of the call."""
+    told: tuple[str, ...] = ()
+    """What of that they have told."""
+    refused: bool = False
+    """A callback has told that it did not work out."""
+    expired: bool = False
+    answered_at: datetime | None = None
+    status: int | None = None
+    """HTTP status of Twilio's answer; None while there is none."""
+    code: int | None = None
+    """Twilio's error code, if it gave one."""
+    error: Literal["not sent", "no answer"] | None = None
+    """Twilio could not be reached; or it was, and whether it has done it is not known."""
+    request_id: str | None = None
+    """Twilio-Request-Id of the answer."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is awaited of it."""
+        return self.state in ("confirmed", "ignored", "failed") or (self.state == "accepted" and not self.awaits)
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the resource that Twilio answered a control request with tells, and callbacks never do."""
+
+    created_at: datetime | None = None
+    """Of the participant, where the answer names a call, else of the conference."""
+    updated_at: datetime | None = None
+    region: str | None = None
+    label: str | None = None
+    queue_time: int | None = None
+    """Milliseconds that the call is expected to wait to be dialled, told when it is created."""
+    call_sid_to_coach: str | None = None
+    dialled: bool = False
+    """Whether the call was made by this request; else it was there already."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened. Two callbacks that say the same have the same `id`."""
 
@@ -103,3 +172,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     call: Call | None = None
     ending: Ending | None = None
     recording: Recording | None = None
+    announcement: str | None = None
+    """URL of the announcement that has ended or failed."""
+    action: Action | None = None
+    answer: Answer | None = None

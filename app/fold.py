@@ -4,7 +4,7 @@ Three rules make that so.
 1. The header only merges: each of its facts is the least, the greatest or the union of what the events say, so order
    cannot matter.
 2. A participant replays: the conference events about its call, put in Twilio's order, are applied one after the other.
-   No other call's events touch it. What call progress tells about it only merges.
+   No other call's events touch it. What call progress and Twilio's answers tell about it only merges.
 3. The end of a call, and that of the conference, close whatever is still open, last of all. Nothing reopens a
    conference.
 
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from app import actions
 from app.conference import (
     SHOWN,
     Conference,
@@ -32,15 +33,15 @@ from app.conference import (
     ParticipantStatus,
     Stay,
 )
-from app.events import Call, Event, Leg, Recording
+from app.events import Answer, Call, Event, Leg, Recording
 
-VERSION = 1
+VERSION = 2
 """Of the fold's meaning. A document folded by another version is folded again from its log, not migrated."""
 
 UNTOLD = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands where a time is needed and no callback has told one."""
 
-T = TypeVar("T", str, int, datetime)
+T = TypeVar("T", str, int, datetime, tuple[datetime, str])
 
 
 def fold(events: Iterable[Event]) -> Conference:
@@ -70,10 +71,17 @@ def advance(conference: Conference, events: Sequence[Event]) -> Conference | Non
             return None
         if event.source == "conference" and event.sequence is not None and event.sequence < before.coverage.shown_from:
             return None
+        if event.action is not None and actions.may_have_missed(before, participants, event.action):
+            return None
         if not concerns_a_call(event):
             continue
         sid = str(event.call_sid)
         participant = participants.get(sid) or Participant(call_sid=sid)
+        if event.source == "control":
+            if participant.label and event.answer and event.answer.label not in (None, participant.label):
+                return None  # two answers, or an answer and a callback, disagree
+            participants[sid] = _applied(participant, event)
+            continue
         if participant.stays and participant.stays[-1].inferred:
             return None  # what is told now may show that this was inferred wrongly
         if event.source == "conference" and (ended or not _is_newest(participant, event)):
@@ -94,25 +102,27 @@ def may_have_heard(conference: Conference, event: Event) -> bool:
 
 def concerns_a_call(event: Event) -> bool:
     """Whether a participant's state hangs on this event. An unknown kind of event changes nobody."""
-    return event.call_sid is not None and (event.source == "call" or event.type in RULES)
+    return event.call_sid is not None and (
+        event.source == "call" or event.answer is not None or (event.source == "conference" and event.type in RULES)
+    )
 
 
 # The header: merging.
 
 
 def _merged(header: Header, events: Sequence[Event]) -> Header:
-    name, created, updated, started = (
-        header.friendly_name,
-        header.created_at,
-        header.updated_at,
-        header.started_at,
-    )
+    name, region = header.friendly_name, header.region
+    created, updated, started = header.created_at, header.updated_at, header.started_at
     recordings = {recording.sid: recording for recording in header.recordings}
     for event in events:
         updated = _most(updated, event.at)
-        if event.source == "conference":
+        if event.source in ("conference", "control"):
             name = _least(name, event.friendly_name)
+        if event.source == "conference":
             created = _least(created, event.at)
+        if event.answer is not None:
+            region = _least(region, event.answer.region)
+            created = _least(created, event.answer.created_at)
         if event.type == "conference-start":
             started = _least(started, event.at)
         if event.recording is not None:
@@ -124,7 +134,9 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
         created_at=created,
         updated_at=updated,
         started_at=started,
+        region=region,
         recordings=tuple(recordings[sid] for sid in sorted(recordings)),
+        actions=actions.after(header.actions, events),
         coverage=_covered(header.coverage, events),
     )
 
@@ -141,7 +153,7 @@ def _covered(coverage: Coverage, events: Sequence[Event]) -> Coverage:
     sequences = _joined_up([*coverage.sequences, *((number, number) for number in fresh)])[-SHOWN:]
     shown = sequences if len(sequences) >= SHOWN else [(0, 0), *sequences]
     return Coverage(
-        events=tuple(sorted({*coverage.events, *(event.type for event in events)})),
+        events=tuple(sorted({*coverage.events, *(event.type for event in events if event.source != "control")})),
         sequences=tuple(sequences),
         holes=tuple((a[1] + 1, b[0] - 1) for a, b in pairwise(shown) if b[0] > a[1] + 1),
         missing=coverage.missing
@@ -194,16 +206,22 @@ def _replayed(sid: str, events: list[Event]) -> Participant:
 
 
 def _ordered(events: list[Event]) -> list[Event]:
-    """Twilio's numbers rule; what has no number stands where its time puts it among those that have one."""
+    """Twilio's numbers rule; what has no number stands where its time puts it among those that have one.
+
+    Answers to control requests come first: what callbacks say of a label prevails.
+    """
     words: dict[tuple[int, str], Event] = {}
+    answers: list[Event] = []
     others: list[Event] = []
     for event in sorted(events, key=_in_twilios_order):
-        if event.source == "conference" and event.sequence is not None:
+        if event.source == "control":
+            answers.append(event)
+        elif event.source == "conference" and event.sequence is not None:
             words.setdefault((event.sequence, event.type), event)  # told twice, differently: the first is believed
         else:
             others.append(event)
     if not others:
-        return list(words.values())
+        return [*answers, *words.values()]
     clock = UNTOLD
     placed: list[tuple[datetime, int, Event]] = []
     for event in words.values():
@@ -211,7 +229,7 @@ def _ordered(events: list[Event]) -> list[Event]:
         placed.append((clock, len(placed), event))
     last = len(placed)
     placed.extend((event.at or UNTOLD, last + place, event) for place, event in enumerate(others))
-    return [event for *_, event in sorted(placed, key=lambda place: place[:2])]
+    return [*answers, *(event for *_, event in sorted(placed, key=lambda place: place[:2]))]
 
 
 def _in_twilios_order(event: Event) -> tuple[float, datetime, int, str]:
@@ -232,6 +250,8 @@ def _is_newest(participant: Participant, event: Event) -> bool:
 def _applied(participant: Participant, event: Event) -> Participant:
     if event.source == "call":
         return _summed(_progressed(participant, event, event.call or Call()))
+    if event.source == "control":
+        return _summed(_answered(participant, event.answer or Answer()))
     leg = event.leg or Leg()
     at = event.at or _latest_told(participant)
     numbered = participant.events == 0 or participant.last_sequence is not None
@@ -243,6 +263,7 @@ def _applied(participant: Participant, event: Event) -> Participant:
         coaching=_said(leg.coaching, participant.coaching),
         start_conference_on_enter=_said(leg.start_conference_on_enter, participant.start_conference_on_enter),
         end_conference_on_exit=_said(leg.end_conference_on_exit, participant.end_conference_on_exit),
+        not_coaching_at=_most(participant.not_coaching_at, event.at if leg.coaching is False else None),
         created_at=_least(participant.created_at, event.at),
         updated_at=_most(participant.updated_at, event.at),
         last_sequence=event.sequence if numbered else None,
@@ -337,9 +358,26 @@ def _progressed(participant: Participant, event: Event, call: Call) -> Participa
     )
 
 
+def _answered(participant: Participant, answer: Answer) -> Participant:
+    """What Twilio's answer to a control request tells of its participant."""
+    coached = (answer.updated_at or UNTOLD, answer.call_sid_to_coach) if answer.call_sid_to_coach else None
+    return replace(
+        participant,
+        label=participant.label or answer.label,
+        queue_time=_least(participant.queue_time, answer.queue_time),
+        call_status=participant.call_status if answer.dialled else _further(participant.call_status, "in-progress"),
+        coach_told=_most(participant.coach_told, coached),
+        created_at=_least(participant.created_at, answer.created_at),
+        updated_at=_most(participant.updated_at, answer.updated_at),
+    )
+
+
 def _summed(participant: Participant) -> Participant:
-    """What follows from the stays."""
-    stays = participant.stays
+    """What follows from the stays, and from the flags."""
+    stays, coach_told = participant.stays, participant.coach_told
+    if coach_told is not None or participant.call_sid_to_coach is not None:
+        holds = participant.coaching and coach_told and coach_told[0] >= (participant.not_coaching_at or UNTOLD)
+        participant = replace(participant, call_sid_to_coach=coach_told[1] if holds and coach_told else None)
     if not stays:
         return replace(participant, status=_before_joining(participant))
     return replace(

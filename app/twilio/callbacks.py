@@ -1,23 +1,24 @@
-"""Twilio's parameters read into typed events: conference, call-progress and recording callbacks.
+"""What a stored callback says, as a typed event: Twilio's conference, call-progress, recording ones, and our records.
 
-The only place that knows the names of Twilio's parameters.
+The only place that knows the names of their parameters.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from app.events import Call, Callback, Ending, Event, Leg, Recording
+from app.twilio.control import Record, read_record
 from app.twilio.sids import is_sid
 from app.twilio.signature import Malformed, form_fields
+from app.twilio.times import read_time
 
 LONGEST_TEXT = 256
 """Names and labels are cut here; Twilio allows 128 characters (Twilio docs, TwiML Conference)."""
@@ -31,6 +32,8 @@ def read(callback: Callback) -> Event:
     """The event that a callback tells of. Raises `Unusable`."""
     if callback.media == "json":
         raise Unusable("a JSON body: only form-encoded status callbacks are understood")
+    if callback.media == "control":
+        return _control(callback.body)
     pairs = _pairs(callback.body)
     told = _told(pairs)
     source = _recording if "RecordingStatus" in told else _conference if "ConferenceSid" in told else _call
@@ -45,10 +48,12 @@ def read_filed(callback: Callback, conference_sid: str) -> Event:
     return replace(read(callback), conference_sid=conference_sid)
 
 
-def parameters(callback: Callback) -> dict[str, str | list[str]]:
+def parameters(callback: Callback) -> dict[str, Any]:
     """Everything the callback said, for people to read; a repeated name has a list. Raises `Unusable`."""
     if callback.media == "json":
         raise Unusable("a JSON body has no parameters")
+    if callback.media == "control":
+        return dict(msgspec.to_builtins(_record(callback.body)))
     said: dict[str, list[str]] = {}
     for name, value in _pairs(callback.body):
         said.setdefault(_text(name), []).append(_text(value))
@@ -106,9 +111,10 @@ def _conference(told: Mapping[str, str], identity: str) -> Event:
         conference_sid=conference,
         call_sid=sid_in(told, "CallSid", "CA"),
         sequence=_number(told, "SequenceNumber"),
-        at=_time(told.get("Timestamp", "")),
+        at=read_time(told.get("Timestamp", "")),
         friendly_name=_words(told, "FriendlyName"),
         leg=_leg(told, kind) if told.get("CallSid") else None,
+        announcement=_words(told, "AnnounceUrl"),
         ending=_ending(told) if kind == "conference-end" else None,
     )
 
@@ -147,7 +153,7 @@ def _call(told: Mapping[str, str], identity: str) -> Event:
         type=f"call-{status}" if status else "call",
         account_sid=_account(told),
         call_sid=sid,
-        at=_time(told.get("Timestamp", "")),
+        at=read_time(told.get("Timestamp", "")),
         call=Call(
             status=status,
             from_=_words(told, "From"),
@@ -172,7 +178,7 @@ def _recording(told: Mapping[str, str], identity: str) -> Event:
         account_sid=_account(told),
         conference_sid=conference,
         call_sid=call,
-        at=_time(told.get("Timestamp", "")),
+        at=read_time(told.get("Timestamp", "")),
         recording=Recording(
             sid=sid,
             status=status,
@@ -181,9 +187,31 @@ def _recording(told: Mapping[str, str], identity: str) -> Event:
             duration=_number(told, "RecordingDuration"),
             channels=_number(told, "RecordingChannels"),
             source=_words(told, "RecordingSource"),
-            start_time=_time(told.get("RecordingStartTime", "")),
+            start_time=read_time(told.get("RecordingStartTime", "")),
         ),
     )
+
+
+def _control(body: bytes) -> Event:
+    record = _record(body)
+    return Event(
+        id=blake2b(body, digest_size=12).hexdigest(),
+        source="control",
+        type=f"control-{record.step}",
+        account_sid=record.account_sid,
+        conference_sid=record.conference_sid,
+        call_sid=record.action.call_sid,
+        friendly_name=record.friendly_name,
+        action=record.action,
+        answer=record.answer,
+    )
+
+
+def _record(body: bytes) -> Record:
+    try:
+        return read_record(body)
+    except msgspec.DecodeError as error:
+        raise Unusable("a record of a control request that this release cannot read") from error
 
 
 def _account(told: Mapping[str, str]) -> str:
@@ -211,18 +239,6 @@ def _number(told: Mapping[str, str], name: str) -> int | None:
     return int(digits) if re.fullmatch(r"[0-9]{1,15}", digits) else None
 
 
-@lru_cache(maxsize=4096)
-def _time(text: str) -> datetime | None:
-    """RFC 2822 as Twilio sends it, or ISO 8601 as its neighbours do; UTC. None where it is neither."""
-    for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            time = parse(text)
-            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        except (ValueError, TypeError, OverflowError):
-            continue
-    return None
-
-
 IMPLIED = {
     "participant-mute": {"Muted": True},
     "participant-unmute": {"Muted": False},
@@ -233,8 +249,19 @@ IMPLIED = {
 
 UNDERSTOOD = frozenset(
     [
-        *("AccountSid", "AnsweredBy", "CallDuration", "CallSid", "CallSidEndingConference", "CallStatus", "Coaching"),
-        *("ConferenceSid", "Direction", "EndConferenceOnExit", "EventName", "From", "FriendlyName", "Hold", "Muted"),
+        *("AccountSid", "AnnounceUrl", "AnsweredBy", "CallDuration", "CallSid", "CallSidEndingConference"),
+        *(
+            "CallStatus",
+            "Coaching",
+            "ConferenceSid",
+            "Direction",
+            "EndConferenceOnExit",
+            "EventName",
+            "From",
+            "FriendlyName",
+            "Hold",
+            "Muted",
+        ),
         *("ParticipantCallStatus", "ParticipantLabel", "ParticipantLabelEndingConference", "Reason"),
         *("ReasonConferenceEnded", "ReasonParticipantLeft", "RecordingChannels", "RecordingDuration", "RecordingSid"),
         *("RecordingSource", "RecordingStartTime", "RecordingStatus", "RecordingUrl", "SequenceNumber"),

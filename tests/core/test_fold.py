@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.conference import Conference, document, encode
-from app.events import Call, Ending, Event, Leg, Recording
+from app.events import Action, Answer, Call, Ending, Event, Leg, Recording
 from app.fold import advance, fold, may_have_heard
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -72,6 +72,7 @@ about_a_leg = st.builds(
     sequence=numbers,
     at=times,
     leg=legs,
+    announcement=st.sampled_from([None, "https://example.com/a"]),
 )
 about_the_room = st.builds(
     dict,
@@ -80,6 +81,7 @@ about_the_room = st.builds(
     sequence=numbers,
     at=times,
     friendly_name=st.sampled_from([None, "Stand-up", "Room"]),
+    announcement=st.sampled_from([None, "https://example.com/a"]),
     ending=st.builds(Ending, reason=st.sampled_from([None, "last-participant-left"])),
 )
 about_a_call = st.builds(
@@ -107,8 +109,52 @@ about_a_recording = st.builds(
         duration=st.sampled_from([None, 61]),
     ),
 )
+AWAITED = [
+    *("participant-join", "participant-leave", "participant-modify", "conference-end", "recording-stopped"),
+    *("muted=true", "muted=false", "hold=true", "coaching=true", "announcement-end https://example.com/a"),
+]
+REQUESTED_AT = {f"a{n}": NOON + timedelta(seconds=n * 4 + n / 4) for n in range(6)}
+"""Whatever else the records of one action may say: when it was requested they agree on."""
+records = st.builds(
+    lambda id, **said: Action(id=id, requested_at=REQUESTED_AT[id], **said),
+    id=st.sampled_from(sorted(REQUESTED_AT)),
+    verb=st.sampled_from(["update-participant", "add-participant", "update-conference"]),
+    by=st.just("operator"),
+    call_sid=st.one_of(st.none(), calls),
+    recording_sid=st.sampled_from([None, "RE" + "1" * 32]),
+    expires_at=st.just(NOON + timedelta(seconds=60)),
+    after=st.integers(0, 8),
+    awaits=st.lists(st.sampled_from(AWAITED), max_size=2, unique=True).map(tuple),
+    expired=st.booleans(),
+    answered_at=times,
+    status=st.sampled_from([None, 200, 201, 404, 500]),
+    error=st.sampled_from([None, "not sent", "no answer"]),
+)
+about_a_request = st.builds(
+    lambda action, answer: {
+        "source": "control",
+        "type": "control-answered",
+        "call_sid": action.call_sid,
+        "action": action,
+        "answer": answer,
+    },
+    records,
+    st.one_of(
+        st.none(),
+        st.builds(
+            Answer,
+            created_at=times,
+            updated_at=times,
+            region=st.sampled_from([None, "us1", "ie1"]),
+            label=st.sampled_from([None, "anna", "guest", "somebody"]),
+            queue_time=st.sampled_from([None, 0, 1000]),
+            call_sid_to_coach=st.one_of(st.none(), calls),
+            dialled=st.booleans(),
+        ),
+    ),
+)
 tellings = st.lists(
-    st.one_of(about_a_leg, about_a_leg, about_a_leg, about_the_room, about_a_call, about_a_recording),
+    st.one_of(about_a_leg, about_a_leg, about_a_leg, about_the_room, about_a_call, about_a_recording, about_a_request),
     min_size=1,
     max_size=14,
 ).map(lambda said: [Event(id=f"{n:02}", account_sid=ACCOUNT, conference_sid=ROOM, **e) for n, e in enumerate(said)])
@@ -129,6 +175,7 @@ def test_any_order_any_repeats_any_batches_give_the_same_document(events, random
 def test_that_holds_too_where_not_all_numbers_can_be_shown(monkeypatch, events, random, sizes):
     for module in ("app.conference", "app.fold"):
         monkeypatch.setattr(f"{module}.SHOWN", 2)
+    monkeypatch.setattr("app.actions.ACTIONS_SHOWN", 1)
     shuffled = random.sample(events, len(events))
     assert written(arriving(shuffled, sizes)) == written(fold(events))
     numbers = {e.sequence for e in events if e.source == "conference" and e.sequence is not None}

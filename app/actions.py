@@ -1,0 +1,151 @@
+"""What became of a control request: Twilio's answer says that it was accepted, only a callback that it was done.
+
+An action and an event either match or do not, whichever of them came first; so what has been told of an action is a
+pure function of the set of events, like everything else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from app.conference import ACTIONS_SHOWN, Header, Participant
+from app.events import Action, ActionState, Event
+
+FLAGS = ("muted", "hold", "coaching", "end_conference_on_exit")
+"""What of a call's standing an update may ask for; awaited as `muted=true`."""
+STOPPED = ("stopped", "processing", "completed", "absent", "failed")
+"""Statuses of a recording that runs no longer."""
+NEVER_ANSWERED = ("busy", "canceled", "failed", "no-answer")
+
+
+def after(known: Sequence[Action], events: Sequence[Event]) -> tuple[Action, ...]:
+    """The actions of a conference after these events: records of actions, and whatever callbacks tell of them."""
+    records = [event.action for event in events if event.action is not None]
+    if not known and not records:
+        return ()
+    actions = {action.id: action for action in known}
+    for record in records:
+        actions[record.id] = _joined(actions[record.id], record) if record.id in actions else record
+    heard: defaultdict[str | None, list[Event]] = defaultdict(list)
+    for event in events:
+        heard[event.recording.sid if event.recording else event.call_sid].append(event)
+    told = sorted((_settled(action, heard) for action in actions.values()), key=_age)
+    dropped = {action.id for action in [action for action in told if action.finished][:-ACTIONS_SHOWN]}
+    return tuple(action for action in told if action.id not in dropped)
+
+
+def may_have_missed(header: Header, participants: Mapping[str, Participant], record: Action) -> bool:
+    """Whether only the log can tell how an action stands after this record: something told earlier may match it."""
+    known = next((action for action in header.actions if action.id == record.id), None)
+    if known is None:
+        shown = [action for action in header.actions if action.finished]
+        if len(shown) >= ACTIONS_SHOWN and _age(record) < _age(shown[0]):
+            return True  # it may have been dropped
+        action = record
+    else:
+        action = _joined(known, record)
+        if _matched_by(action) == _matched_by(known):
+            return False
+        if known.told or known.refused:
+            return True  # that may no longer match
+    return _was_told(header, participants, action)
+
+
+def _matched_by(action: Action) -> tuple[object, ...]:
+    """Everything that decides which events match."""
+    return action.call_sid, action.recording_sid, action.after, action.requested_at, action.awaits
+
+
+def _was_told(header: Header, participants: Mapping[str, Participant], action: Action) -> bool:
+    participant = participants.get(action.call_sid or "")
+    if participant and (participant.last_sequence is None or participant.last_sequence > action.after):
+        return True
+    if any(recording.sid == action.recording_sid for recording in header.recordings):
+        return True
+    kinds = {word.partition(" ")[0] for word in action.awaits}
+    wide = {"conference-end"} | ({"announcement-end", "announcement-fail"} if "announcement-end" in kinds else set())
+    return bool(wide & set(header.coverage.events))
+
+
+def _settled(action: Action, heard: Mapping[str | None, Sequence[Event]]) -> Action:
+    """The action with what these events tell of it."""
+    places = {None, action.call_sid, action.recording_sid}
+    events = [event for place in places for event in heard.get(place, ()) if _follows(action, event)]
+    told = {word for event in events for word in _words(event) if word in action.awaits}
+    action = replace(
+        action,
+        told=tuple(sorted({*action.told, *told})),
+        refused=action.refused or any(_refuses(action, event) for event in events),
+    )
+    return replace(action, state=state_of(action))
+
+
+def _follows(action: Action, event: Event) -> bool:
+    """Whether an event can be the consequence of an action. Twilio's times are whole seconds."""
+    if event.source != "conference":
+        return event.source != "control"
+    if event.sequence is not None:
+        return event.sequence > action.after
+    return event.at is None or event.at >= action.requested_at.replace(microsecond=0)
+
+
+def _words(event: Event) -> Iterable[str]:
+    """What an event tells, in the words of `Action.awaits`."""
+    if event.recording is not None:
+        if event.recording.status in STOPPED:
+            yield "recording-stopped"
+        return
+    yield f"{event.type} {event.announcement}" if event.announcement else event.type
+    if event.type == "conference-end":
+        yield "participant-leave"  # nobody is left
+    for flag in FLAGS:
+        standing = getattr(event.leg, flag, None)
+        if standing is not None:
+            yield f"{flag}={str(standing).lower()}"
+
+
+def _refuses(action: Action, event: Event) -> bool:
+    if event.announcement and event.type == "announcement-fail":
+        return f"announcement-end {event.announcement}" in action.awaits
+    if "participant-join" not in action.awaits:
+        return False
+    added = event.leg is None or event.leg.reason_left != "participant_add_failed"
+    return not added or (event.call is not None and event.call.status in NEVER_ANSWERED)
+
+
+def state_of(action: Action) -> ActionState:
+    """How far an action has got, by all that is known of it."""
+    status = action.status
+    if action.error == "not sent" or (status is not None and 300 <= status < 500):
+        return "failed"
+    if action.awaits and set(action.awaits) <= set(action.told):
+        return "confirmed"
+    if action.refused or (status is not None and status >= 500):
+        return "failed"
+    if action.expired:
+        return "ignored"
+    return "requested" if status is None else "accepted"
+
+
+def _joined(a: Action, b: Action) -> Action:
+    """Two records of one action. Neither order nor repetition matters."""
+    greater = {}
+    for name in a.__struct_fields__:
+        words = [word for word in (getattr(a, name), getattr(b, name)) if word is not None]
+        greater[name] = max(words) if words else None
+    return replace(
+        a,
+        **{
+            **greater,
+            "awaits": tuple(sorted({*a.awaits, *b.awaits})),
+            "told": tuple(sorted({*a.told, *b.told})),
+        },
+    )
+
+
+def _age(action: Action) -> tuple[datetime, str]:
+    return (action.requested_at, action.id)

@@ -1,0 +1,216 @@
+"""What a control request asks of Twilio, which callbacks it should lead to, and what Twilio's answer tells.
+
+Parameters are those of Twilio's docs: Conference resource, Participant resource, conference Recordings resource.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+from posixpath import normpath
+from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from app.conference import Participant
+from app.events import Action, Answer, Verb
+from app.twilio.sids import is_sid
+from app.twilio.times import read_time
+
+Fields = Sequence[tuple[str, str]]
+
+SOON = timedelta(seconds=30)
+"""How long the callback of a request may take that is carried out at once."""
+ANNOUNCED_WITHIN = timedelta(minutes=10)
+"""An announcement is reported when it has ended."""
+DIALLED_WITHIN = timedelta(seconds=60)
+"""Twilio queues calls, by default one a second (Twilio docs, Participant resource), before they ring for `Timeout`."""
+
+NOT_KEPT = "(not kept)"
+SECRET = re.compile("password|secret|token|passport|sipauth", re.IGNORECASE)
+CREDENTIALS = re.compile(r"(?<=//)[^/?#\s]*@")
+
+FLAGS = {
+    "Muted": "muted",
+    "Hold": "hold",
+    "Coaching": "coaching",
+    "EndConferenceOnExit": "end_conference_on_exit",
+}
+CONFERENCE_EVENTS = frozenset(["start", "end", "join", "leave", "mute", "hold", "modify", "speaker", "announcement"])
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is written down of a control request, of its answer, and of no callback having followed. Whole each time."""
+
+    step: Literal["requested", "answered", "expired"]
+    account_sid: str
+    conference_sid: str
+    resource: str
+    """The path below the account that was asked for."""
+    parameters: Fields
+    """As sent, less secrets."""
+    action: Action
+    friendly_name: str | None = None
+    answer: Answer | None = None
+
+
+encode_record = msgspec.json.Encoder().encode
+read_record = msgspec.json.Decoder(Record).decode
+
+
+def awaited(verb: Verb, fields: Fields, participant: Participant | None) -> tuple[str, ...]:
+    """What callbacks are to tell when Twilio has done as asked (see `Action.awaits`).
+
+    Empty where none will come: because the participant stands so already, or because callbacks do not show it.
+    """
+    asked = dict(fields)
+    if verb == "add-participant":
+        return ("participant-join",)
+    if verb == "remove-participant":
+        return ("participant-leave",)
+    if verb == "update-recording":
+        return ("recording-stopped",) if asked.get("Status") == "stopped" else ()
+    words: list[str] = []
+    if verb == "update-conference" and asked.get("Status") == "completed":
+        words.append("conference-end")
+    if verb in ("update-conference", "update-participant") and asked.get("AnnounceUrl"):
+        words.append(f"announcement-end {asked['AnnounceUrl'][:256]}")
+    if verb == "update-participant":
+        words += _changed(asked, participant)
+    return tuple(sorted(words))
+
+
+def _changed(asked: Mapping[str, str], participant: Participant | None) -> Iterable[str]:
+    """Flags that are not yet as asked; another coachee, and what no flag shows, is only told to be a modification."""
+    wanted = {flag: _is_true(asked[name]) for name, flag in FLAGS.items() if name in asked}
+    if asked.get("CallSidToCoach"):
+        wanted.setdefault("coaching", True)
+    fresh = {flag: value for flag, value in wanted.items() if getattr(participant, flag, None) is not value}
+    yield from (f"{flag}={str(value).lower()}" for flag, value in fresh.items())
+    if not fresh and (asked.get("CallSidToCoach") or "BeepOnExit" in asked or asked.get("WaitUrl")):
+        yield "participant-modify"
+
+
+def _is_true(text: str) -> bool:
+    """Anything but true counts as false (Twilio docs, Participant resource, Muted)."""
+    return text.lower() == "true"
+
+
+def patience(awaits: Collection[str], fields: Fields) -> timedelta:
+    """How long the callbacks may take."""
+    if "participant-join" in awaits:
+        rings = dict(fields).get("Timeout", "")
+        return DIALLED_WITHIN + timedelta(seconds=int(rings) if re.fullmatch("[0-9]{1,3}", rings) else 60)
+    return ANNOUNCED_WITHIN if any(word.startswith("announcement") for word in awaits) else SOON
+
+
+def without_secrets(fields: Fields) -> list[tuple[str, str]]:
+    """The parameters as they may be written down: no passwords, no tokens, no credentials in URLs."""
+    return [(name, NOT_KEPT if SECRET.search(name) else CREDENTIALS.sub("", value)) for name, value in fields]
+
+
+class Told(NamedTuple):
+    """What an answer of Twilio's tells."""
+
+    conference_sid: str | None = None
+    call_sid: str | None = None
+    friendly_name: str | None = None
+    code: int | None = None
+    answer: Answer | None = None
+
+
+class _Resource(msgspec.Struct):
+    """As much as is read of a Conference, a Participant, a Recording or an error. Anything may stand in a field."""
+
+    sid: Any = None
+    conference_sid: Any = None
+    call_sid: Any = None
+    friendly_name: Any = None
+    label: Any = None
+    region: Any = None
+    date_created: Any = None
+    date_updated: Any = None
+    queue_time: Any = None
+    call_sid_to_coach: Any = None
+    code: Any = None
+
+
+def read_answer(verb: Verb, status: int, body: bytes) -> Told:
+    """What Twilio's answer tells; nothing, where it is no JSON or not what was expected."""
+    try:
+        resource = msgspec.json.decode(body, type=_Resource)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Told()
+    if not 200 <= status < 300:
+        return Told(code=resource.code if isinstance(resource.code, int) else None)
+    created, updated = _time(resource.date_created), _time(resource.date_updated)
+    if verb == "update-conference":
+        region = _text(resource.region)
+        answer = Answer(created_at=created, updated_at=updated, region=None if region == "unknown" else region)
+        return Told(_sid("CF", resource.sid), None, _text(resource.friendly_name), None, answer)
+    if verb not in ("add-participant", "update-participant"):
+        return Told(_sid("CF", resource.conference_sid))
+    queued = str(resource.queue_time)
+    answer = Answer(
+        created_at=created,
+        updated_at=updated,
+        label=_text(resource.label),
+        queue_time=int(queued) if re.fullmatch("[0-9]{1,12}", queued) else None,
+        call_sid_to_coach=_sid("CA", resource.call_sid_to_coach),
+        dialled=verb == "add-participant",
+    )
+    return Told(_sid("CF", resource.conference_sid), _sid("CA", resource.call_sid), None, None, answer)
+
+
+def _sid(kind: str, word: Any) -> str | None:
+    return word if isinstance(word, str) and is_sid(kind, word) else None
+
+
+def _text(word: Any) -> str | None:
+    return word[:256] if isinstance(word, str) and word else None
+
+
+def _time(word: Any) -> Any:
+    return read_time(word) if isinstance(word, str) else None
+
+
+def mistaken_events(fields: Fields) -> list[str]:
+    """Conference events asked for under StatusCallbackEvent, which is about the call's progress: none will come."""
+    asked = {word for name, value in fields if name == "StatusCallbackEvent" for word in value.split()}
+    return sorted(asked & CONFERENCE_EVENTS)
+
+
+class Addresses(NamedTuple):
+    """Which URLs Twilio may be told to fetch instructions or sound from."""
+
+    hosts: frozenset[str] | None
+    """In lower case; one that begins with `*.` stands for every name below it. None: any host."""
+    own: str
+    """Our own callback address, without query."""
+
+
+def refusal(name: str, value: str, addresses: Addresses) -> str | None:
+    """Why a parameter may not be passed on, or None. Only what ends in Url is looked at."""
+    if not name.strip().lower().endswith("url") or not value.strip():
+        return None
+    try:
+        url, own = urlsplit(value.strip()), urlsplit(addresses.own)
+        host, path = (url.hostname or "").rstrip("."), normpath(unquote(url.path))
+    except ValueError:
+        return f"{name} is not a URL."
+    if host == own.hostname and path.rstrip("/") == own.path.rstrip("/"):
+        return f"{name} is Offhook's own address for callbacks. It answers with no TwiML: Twilio would hang up."
+    if addresses.hosts is None:
+        return None
+    if url.scheme not in ("http", "https") or re.search(r"[\\\s\x00-\x20]", value.strip()):
+        return f"{name} is not a plain http or https URL."
+    if host in addresses.hosts or any(f"*.{parent}" in addresses.hosts for parent in _parents(host)):
+        return None
+    return f"{name}: its host is not among those that OFFHOOK_URL_HOSTS allows."
+
+
+def _parents(host: str) -> Iterable[str]:
+    while host := host.partition(".")[2]:
+        yield host
