@@ -73,9 +73,10 @@ def build(settings: Settings) -> tuple[Worker, Sweep]:
     claim_layout(state, settings.shards)
     inbox = Inbox(state, settings.shards)
     wake = partial(nudge, wake_ups(connect(rq_url, patience=PATIENCE)))
+    snapshots = Snapshots(state, settings.shards)
     drain = Drain(
         inbox=inbox,
-        snapshots=Snapshots(state, settings.shards),
+        snapshots=snapshots,
         nudge=wake,
         stopping=lambda: worker.stop_asked,
     )
@@ -89,7 +90,7 @@ def build(settings: Settings) -> tuple[Worker, Sweep]:
         maintenance_interval=60,
         log_job_description=False,
     )
-    return worker, Sweep(inbox, wake)
+    return worker, Sweep(inbox, snapshots, wake)
 
 
 if __name__ == "__main__":

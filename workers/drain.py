@@ -279,13 +279,17 @@ def _surely_new(known: Kept, told: Iterable[Told]) -> bool:
 def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told]) -> Change:
     before = known.conference if known else None
     anew = known is None or known.fold_version != fold.VERSION
-    heard = max(callback.received_at for _, callback in fresh.values())
+    heard = [
+        datetime.fromtimestamp(callback.received_at / 1000, UTC)
+        for event, callback in fresh.values()
+        if event.source != "control"
+    ]
     if before is not None and before.header.heard_at is not None:
-        heard = max(heard, int(before.header.heard_at.timestamp() * 1000))
+        heard.append(before.header.heard_at)
     header = replace(
         folded.header,
         revision=before.header.revision + 1 if before else 1,
-        heard_at=datetime.fromtimestamp(heard / 1000, UTC),
+        heard_at=max(heard, default=None),
     )
     changed = [
         participant

@@ -1,17 +1,28 @@
-"""Finds mail that nobody has come for, whatever became of its wake-up: the reason why RQ may lose anything."""
+"""What nobody nudges for: mail that no drain has come for, and control requests that no callback has confirmed.
+
+The first is the reason why RQ may lose anything.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import structlog
+from msgspec.structs import replace
 from redis import RedisError
 
+from app.conference import read_header
+from app.events import Callback
 from app.store.inbox import Inbox
+from app.store.snapshots import Snapshots
+from app.twilio.control import Record, encode_record
 
 EVERY = 1.0
 """Seconds. Mail is found by the second sweep that sees it, so within two of them."""
+EXPIRED_AT_ONCE = 100
+"""Control requests of one shard in one sweep."""
 
 log = structlog.get_logger("offhook.sweep")
 
@@ -19,8 +30,9 @@ log = structlog.get_logger("offhook.sweep")
 class Sweep:
     """Looks at every shard once in a while, in a thread of each worker process."""
 
-    def __init__(self, inbox: Inbox, nudge: Callable[[], None]) -> None:
+    def __init__(self, inbox: Inbox, snapshots: Snapshots, nudge: Callable[[], None]) -> None:
         self.inbox = inbox
+        self.snapshots = snapshots
         self.nudge = nudge
         self.waiting: dict[int, bytes | None] = {}
 
@@ -29,6 +41,7 @@ class Sweep:
         while True:
             try:
                 self.look()
+                self.expire()
             except RedisError as error:
                 log.warning("cannot sweep", error=type(error).__name__)
             except Exception:  # without its sweep a worker would go on as if nothing could be lost
@@ -50,3 +63,28 @@ class Sweep:
             log.warning("mail nobody came for", shards=forgotten)
             self.nudge()
         return bool(forgotten)
+
+    def expire(self) -> None:
+        """Write down which control requests have waited in vain. Safe to do twice: the log knows a record it has."""
+        now = time.time_ns() // 1_000_000
+        overdue = self.snapshots.expired(now, EXPIRED_AT_ONCE)
+        headers = self.snapshots.headers([sid for sid, _ in overdue])
+        due = False
+        for (sid, action_id), raw in zip(overdue, headers, strict=True):
+            header = read_header(raw) if raw else None
+            action = next((each for each in header.actions if each.id == action_id), None) if header else None
+            if header is None or action is None:
+                continue
+            record = Record(
+                step="expired",
+                account_sid=header.account_sid,
+                conference_sid=sid,
+                resource=f"Conferences/{sid}",
+                parameters=[],
+                action=replace(action, expired=True),
+            )
+            body = encode_record(record)
+            callback = Callback(body=body, media="control", received_at=now, key="offhook")
+            due = self.inbox.append(self.inbox.shard_of(sid), callback) or due
+        if due:
+            self.nudge()

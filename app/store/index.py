@@ -21,6 +21,10 @@ EVERYONE = "*"
 """Stands for an account where the question is about all of them."""
 
 DIGEST, TIME = 10, 5
+LATEST: int = 256**TIME - 1
+
+Created = tuple[int | None, int | None]
+"""First and last second since 1970 in which a conference may have been created; None: no limit."""
 
 
 class Place(NamedTuple):
@@ -53,14 +57,33 @@ def same_place(before: Header, after: Header) -> bool:
     return (before.status, before.created_at) == (after.status, after.created_at)
 
 
-def below(place: Place | None, account: str, status: str, kind: str, value: str) -> tuple[bytes, bytes]:
-    """Bounds, for ZRANGE BYLEX REV, of the answers to a question that come after a place in the list; None: all.
+def bounds(
+    account: str,
+    status: str,
+    kind: str,
+    value: str,
+    *,
+    older_than: Place | None = None,
+    newer_than: Place | None = None,
+    created: Created = (None, None),
+) -> tuple[bytes, bytes]:
+    """The lower and the upper bound, for ZRANGE BYLEX, of the answers to a question in a part of the list.
 
     `status` is one of `LIVE`, or `ANY`. `kind` is "" for any conference, or "name", "call" or "label" with its `value`.
     """
     question = _question(account, status, kind, value)
-    top = question + (b"\xff" * (TIME + 1) if place is None else _tail(place))
-    return b"(" + top, b"[" + question
+    first, last = created
+    lowest = [b"[" + question + _time(first or 0)]
+    highest = [b"(" + question + (b"\xff" * (TIME + 1) if last is None else _time(last + 1))]
+    if newer_than is not None:
+        lowest.append(b"(" + question + _tail(newer_than))
+    if older_than is not None:
+        highest.append(b"(" + question + _tail(older_than))
+    return max(lowest, key=_word), min(highest, key=_word)
+
+
+def _word(bound: bytes) -> bytes:
+    return bound[1:]
 
 
 def place_of(header: Header) -> Place:
@@ -78,7 +101,11 @@ def _question(account: str, status: str, kind: str, value: str) -> bytes:
 
 
 def _tail(place: Place) -> bytes:
-    return place.created.to_bytes(TIME, "big") + place.sid.encode()
+    return _time(place.created) + place.sid.encode()
+
+
+def _time(seconds: int) -> bytes:
+    return max(0, min(seconds, LATEST)).to_bytes(TIME, "big")
 
 
 def _seconds(time: datetime | None) -> int:

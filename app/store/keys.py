@@ -49,6 +49,11 @@ def index(shard: int) -> str:
     return f"offhook:{{{shard}}}:index"
 
 
+def pending(shard: int) -> str:
+    """Sorted set: unfinished control requests, by the time in ms until which callbacks may confirm them."""
+    return f"offhook:{{{shard}}}:pending"
+
+
 def counters(shard: int) -> str:
     """Hash: callbacks folded, noted, repeated and set aside, counted by the commits that did it."""
     return f"offhook:{{{shard}}}:counters"
@@ -72,6 +77,11 @@ def log(shard: int, sid: str) -> str:
 def call(shard: int, sid: str) -> str:
     """Hash with a long life: a call's own callbacks by identity, and the conferences it has been seen in."""
     return f"offhook:{{{shard}}}:call:{sid}"
+
+
+def promise(digest: str) -> str:
+    """String with a life of a day: a control request that must not be sent twice, and its answer. Web writes it."""
+    return f"offhook:promise:{digest}"
 
 
 def conference_channel(sid: str) -> str:

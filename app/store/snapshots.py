@@ -25,7 +25,7 @@ from app.conference import (
 from app.events import Callback
 from app.store import keys
 from app.store.inbox import LEASE_LASTS, Batch
-from app.store.index import ANY, EVERYONE, LIVE, Place, below, entries_of, place_in, place_of, same_place
+from app.store.index import ANY, EVERYONE, LIVE, Created, Place, bounds, entries_of, place_in, place_of, same_place
 
 HEADER, FOLD = b"header", b"fold"
 UNREADABLE = -1
@@ -118,12 +118,12 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, then a document and a log for each changed conference,
-# then each noted call. ARGV is read from the front: token, first id of the batch, first id that stays, lease's length
-# in ms, fold version; counters; dead letters; conferences; call notes. Lists are preceded by their length.
-# Returns nil when fenced, else how much mail is left; the lease is kept only while there is some.
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, then a document and a log for each changed
+# conference, then each noted call. ARGV is read from the front: token, first id of the batch, first id that stays,
+# lease's length in ms, fold version; counters; dead letters; conferences; call notes. Lists are preceded by their
+# length. Returns nil when fenced, else how much mail is left; the lease is kept only while there is some.
 COMMIT = """#!lua flags=allow-oom
-local next_arg, next_key = 0, 5
+local next_arg, next_key = 0, 6
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
 local function key() next_key = next_key + 1 return KEYS[next_key] end
 local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
@@ -143,6 +143,8 @@ each(1, function()
   each(1, function() redis.call('RPUSH', log, take()) end)
   each(1, function() redis.call('ZREM', KEYS[3], take()) end)
   each(1, function() redis.call('ZADD', KEYS[3], 0, take()) end)
+  each(1, function() redis.call('ZREM', KEYS[6], take()) end)
+  each(2, function() redis.call('ZADD', KEYS[6], take(), take()) end)
   local message = take()
   each(1, function() redis.call('PUBLISH', take(), message) end)
 end)
@@ -198,6 +200,7 @@ class Snapshots:
             keys.index(shard),
             keys.counters(shard),
             keys.dead_letters(shard),
+            keys.pending(shard),
         ]
         counters = {
             "folded": work.folded,
@@ -246,14 +249,22 @@ class Snapshots:
         log = keys.log(keys.shard_of(sid, self.shards), sid)
         return _logged(after, self.redis.lrange(log, after, after + most - 1))
 
-    def page(self, question: Question, after: Place | None, most: int) -> tuple[list[bytes], Place | None]:
+    def page(
+        self, question: Question, place: Place | None, most: int, *, newer: bool = False
+    ) -> tuple[list[bytes], Place | None]:
         """Headers as JSON, newest conference first, from behind a place on; and where to read on, None at the end.
 
-        May be shorter than `most` with more to come, when much had to be passed over.
+        With `newer` those that come before the place, the nearest of them; reading on then leads to the newest. May be
+        shorter than `most` with more to come, when much had to be passed over.
         """
+        found, place = self._found(question, place, most, newer)
+        return (found[::-1] if newer else found), place
+
+    def _found(
+        self, question: Question, place: Place | None, most: int, newer: bool
+    ) -> tuple[list[bytes], Place | None]:
         found: list[bytes] = []
-        place = after
-        places = self._places(question, after, most + 1)
+        places = self._places(question, place, most + 1, newer)
         for _ in range(PASSED_OVER):
             chunk = list(islice(places, most))
             for place, header in zip(chunk, self.headers([place.sid for place in chunk]), strict=True):
@@ -265,36 +276,57 @@ class Snapshots:
                 return found, None
         return found, place
 
-    def _places(self, question: Question, after: Place | None, chunk: int) -> Iterator[Place]:
+    def _places(self, question: Question, place: Place | None, chunk: int, newer: bool) -> Iterator[Place]:
         """Where the conferences stand that may fit, merged from all shards."""
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
-                self._range(pipe, question, shard, after, chunk)
+                self._range(pipe, question, shard, place, chunk, newer)
             firsts = pipe.execute()
-        lists = [self._read_on(question, shard, first, chunk) for shard, first in enumerate(firsts) if first]
-        return heapq.merge(*lists, reverse=True)
+        lists = [self._read_on(question, shard, first, chunk, newer) for shard, first in enumerate(firsts) if first]
+        return heapq.merge(*lists, reverse=not newer)
 
-    def _read_on(self, question: Question, shard: int, entries: list[bytes], chunk: int) -> Iterator[Place]:
+    def _read_on(
+        self, question: Question, shard: int, entries: list[bytes], chunk: int, newer: bool
+    ) -> Iterator[Place]:
         while entries:
             yield from map(place_in, entries)
             if len(entries) < chunk:
                 return
-            entries = self._range(self.redis, question, shard, place_in(entries[-1]), chunk)
+            entries = self._range(self.redis, question, shard, place_in(entries[-1]), chunk, newer)
 
-    def _range(self, client: Redis, question: Question, shard: int, after: Place | None, chunk: int) -> Any:
-        top, bottom = below(after, question.indexed_account, question.indexed_status, question.kind, question.value)
-        return client.zrange(keys.index(shard), top, bottom, desc=True, bylex=True, offset=0, num=chunk)
+    def _range(
+        self, client: Redis, question: Question, shard: int, place: Place | None, chunk: int, newer: bool
+    ) -> Any:
+        lowest, highest = bounds(
+            question.indexed_account,
+            question.indexed_status,
+            question.kind,
+            question.value,
+            older_than=None if newer else place,
+            newer_than=place if newer else None,
+            created=question.created,
+        )
+        begin, end = (lowest, highest) if newer else (highest, lowest)
+        return client.zrange(keys.index(shard), begin, end, desc=not newer, bylex=True, offset=0, num=chunk)
 
     def count(self, account: str | None) -> dict[str, int]:
         """How many conferences an account has in each status; None: all accounts."""
         with self.redis.pipeline(transaction=False) as pipe:
             for status in (ANY, *LIVE):
-                top, bottom = below(None, account or EVERYONE, status, "", "")
+                lowest, highest = bounds(account or EVERYONE, status, "", "")
                 for shard in range(self.shards):
-                    pipe.zlexcount(keys.index(shard), bottom, top)
+                    pipe.zlexcount(keys.index(shard), lowest, highest)
             counts = pipe.execute()
         known, *live = (sum(counts[n * self.shards : (n + 1) * self.shards]) for n in range(len(LIVE) + 1))
         return {**dict(zip(LIVE, live, strict=True)), "completed": known - sum(live)}
+
+    def expired(self, now: int, most: int) -> list[tuple[str, str]]:
+        """Conference and id of control requests that none has confirmed by `now`, in ms; `most` of each shard."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.zrange(keys.pending(shard), "-inf", str(now), byscore=True, offset=0, num=most)
+            members = [member.decode() for found in pipe.execute() for member in found]
+        return [(sid, action) for sid, _, action in (member.partition(" ") for member in members)]
 
     def counters(self) -> dict[str, int]:
         """What all commits so far have done with callbacks (see `Commit`)."""
@@ -331,6 +363,9 @@ class Question(NamedTuple):
     friendly_name: str | None = None
     call_sid: str | None = None
     label: str | None = None
+    created: Created = (None, None)
+    updated: tuple[datetime | None, datetime | None] = (None, None)
+    """First and last moment of its latest event. Not indexed: those that do not fit are passed over."""
 
     @property
     def kind(self) -> str:
@@ -362,7 +397,14 @@ class Question(NamedTuple):
             self.account in (None, header.account_sid)
             and self.status in (None, header.status)
             and self.friendly_name in (None, header.friendly_name)
+            and self._fits_update(header.updated_at)
         )
+
+    def _fits_update(self, time: datetime | None) -> bool:
+        first, last = self.updated
+        if first is None and last is None:
+            return True
+        return time is not None and (first is None or time >= first) and (last is None or time <= last)
 
 
 PASSED_OVER = 20
@@ -440,11 +482,22 @@ def _say_change(words: list[Any], change: Change) -> None:
     stale, fresh = _index_changes(change)
     _say(words, list(stale))
     _say(words, list(fresh))
+    was, now = _pending(change.before), _pending(change.after)
+    _say(words, list(was.keys() - now.keys()))
+    _say(words, [word for member, until in now.items() if was.get(member) != until for word in (until, member)])
     words.append(change.message)
     _say(
         words,
         [keys.ALL_CONFERENCES, keys.conference_channel(header.sid), keys.account_channel(header.account_sid)],
     )
+
+
+def _pending(conference: Conference | None) -> dict[str, int]:
+    """When each unfinished action of a conference expires, in ms, by what the sorted set holds of it."""
+    if conference is None:
+        return {}
+    sid, actions = conference.header.sid, conference.header.actions
+    return {f"{sid} {each.id}": int(each.expires_at.timestamp() * 1000) for each in actions if not each.finished}
 
 
 def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:

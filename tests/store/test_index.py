@@ -14,7 +14,7 @@ from app.conference import Header, Participant, Status
 from app.events import Callback
 from app.store import keys
 from app.store.inbox import Inbox
-from app.store.index import ANY, EVERYONE, LIVE, Place, below, entries_of, place_in, same_place
+from app.store.index import ANY, EVERYONE, LIVE, Place, bounds, entries_of, place_in, same_place
 from app.store.snapshots import Snapshots
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, ROOM, at, callback, progress, said
 from tests.conftest import SHARDS
@@ -57,10 +57,12 @@ questions: st.SearchStrategy[Asked] = st.tuples(
 )
 
 
-def between(entries: Iterable[bytes], top: bytes, bottom: bytes) -> list[bytes]:
+def between(entries: Iterable[bytes], lowest: bytes, highest: bytes) -> list[bytes]:
     """What ZRANGE BYLEX REV answers."""
-    assert (top[:1], bottom[:1]) == (b"(", b"[")
-    return sorted((entry for entry in entries if bottom[1:] <= entry < top[1:]), reverse=True)
+    assert highest[:1] == b"("
+    assert lowest[:1] in (b"(", b"[")
+    found = (entry for entry in entries if lowest[1:] <= entry < highest[1:])
+    return sorted((entry for entry in found if lowest != b"(" + entry), reverse=True)
 
 
 def asked_about(header: Header, people: Iterable[Participant]) -> set[Asked]:
@@ -91,27 +93,40 @@ def test_a_conference_is_found_once_by_each_question_that_it_answers(header: Hea
     asked = asked_about(header, people)
     assert len(entries) == len(asked)
     for question in asked:
-        [entry] = between(entries, *below(None, *question))
+        [entry] = between(entries, *bounds(*question))
         assert place_in(entry) == (seconds(header), header.sid)
 
 
 @given(headers, participants, questions)
 def test_a_conference_is_found_by_no_other_question(header: Header, people: list[Participant], asked: Asked) -> None:
     if asked not in asked_about(header, people):
-        assert between(entries_of(header, people), *below(None, *asked)) == []
+        assert between(entries_of(header, people), *bounds(*asked)) == []
 
 
 @given(st.lists(headers, max_size=12, unique_by=lambda header: header.sid), headers)
-def test_what_comes_after_a_place_is_what_stands_below_it_in_the_list(listed: list[Header], other: Header) -> None:
+def test_a_place_parts_the_list_into_what_is_older_and_what_is_newer(listed: list[Header], other: Header) -> None:
     entries = {entry for header in listed for entry in entries_of(header, [])}
     for status in (ANY, *LIVE):
-        everywhere = [place_in(entry) for entry in between(entries, *below(None, EVERYONE, status, "", ""))]
+        everywhere = [place_in(entry) for entry in between(entries, *bounds(EVERYONE, status, "", ""))]
         assert everywhere == sorted(
             (Place(seconds(header), header.sid) for header in listed if status in (ANY, header.status)), reverse=True
         )
         cursor = Place(seconds(other), other.sid)
-        after = [place_in(entry) for entry in between(entries, *below(cursor, EVERYONE, status, "", ""))]
-        assert after == [place for place in everywhere if place < cursor]
+        older = between(entries, *bounds(EVERYONE, status, "", "", older_than=cursor))
+        assert [place_in(entry) for entry in older] == [place for place in everywhere if place < cursor]
+        newer = between(entries, *bounds(EVERYONE, status, "", "", newer_than=cursor))
+        assert [place_in(entry) for entry in newer] == [place for place in everywhere if place > cursor]
+
+
+@given(st.lists(headers, max_size=12, unique_by=lambda header: header.sid), headers, headers)
+def test_a_span_of_time_has_those_created_in_it_its_ends_included(
+    listed: list[Header], first: Header, last: Header
+) -> None:
+    entries = {entry for header in listed for entry in entries_of(header, [])}
+    span = seconds(first), seconds(last)
+    found = between(entries, *bounds(EVERYONE, ANY, "", "", created=span))
+    expected = {header.sid for header in listed if span[0] <= seconds(header) <= span[1]}
+    assert {place_in(entry).sid for entry in found} == expected
 
 
 @given(headers, headers, participants)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as Unconnected
 
+from app.events import Action, Callback
 from app.store import keys
 from app.store.inbox import Backlog, Inbox
 from app.store.snapshots import Commit, Snapshots
-from tests.cast import ANNA, callback, said
+from app.twilio.control import Record, encode_record
+from tests.cast import ACCOUNT, ANNA, ROOM, callback, said
+from tests.conftest import now_ms
+from tests.workers.post import empty, kept
 from workers import sweep as sweep_module
+from workers.drain import Drain
 from workers.sweep import Sweep
 
 JOINED = callback(said("participant-join", ANNA, number=2, second=1))
@@ -20,7 +27,7 @@ JOINED = callback(said("participant-join", ANNA, number=2, second=1))
 
 @pytest.fixture
 def sweep(inbox: Inbox, nudges: list[str]) -> Sweep:
-    return Sweep(inbox, lambda: nudges.append("drain"))
+    return Sweep(inbox, Snapshots(inbox.redis, inbox.shards), lambda: nudges.append("drain"))
 
 
 def test_where_there_is_no_mail_nobody_is_woken(sweep: Sweep, nudges: list[str]) -> None:
@@ -120,7 +127,7 @@ def test_a_sweep_goes_on_after_redis_has_been_away(inbox: Inbox, monkeypatch: py
         stop.set()
 
     monkeypatch.setattr(inbox, "backlog", standing)
-    sweep = Sweep(inbox, nudge)
+    sweep = Sweep(inbox, Snapshots(inbox.redis, inbox.shards), nudge)
     sweeping = threading.Thread(target=sweep.run, args=[stop], daemon=True)
     sweeping.start()
     sweeping.join(20)
@@ -132,5 +139,84 @@ def test_a_sweep_goes_on_after_redis_has_been_away(inbox: Inbox, monkeypatch: py
 def test_a_sweep_ends_when_it_is_told_to(inbox: Inbox, nudges: list[str]) -> None:
     stop = threading.Event()
     stop.set()
-    Sweep(inbox, lambda: nudges.append("drain")).run(stop)
+    Sweep(inbox, Snapshots(inbox.redis, inbox.shards), lambda: nudges.append("drain")).run(stop)
     assert nudges == []
+
+
+@dataclass
+class Steered:
+    """A conference in which somebody has asked for something."""
+
+    drain: Drain
+    sweep: Sweep
+
+    def ask(self, expires_in: float) -> None:
+        """Write down that Anna is to be muted, and fold it."""
+        now = datetime.now(UTC)
+        action = Action(
+            id="a1",
+            verb="update-participant",
+            by="operator",
+            call_sid=ANNA,
+            requested_at=now,
+            expires_at=now + timedelta(seconds=expires_in),
+            after=1,
+            awaits=("muted=true",),
+            status=200,
+        )
+        record = Record(
+            step="answered", account_sid=ACCOUNT, conference_sid=ROOM, resource="", parameters=[], action=action
+        )
+        inbox = self.drain.inbox
+        inbox.append(inbox.shard_of(ROOM), callback(said("participant-join", ANNA, number=1, second=0)))
+        written_down = Callback(body=encode_record(record), media="control", received_at=now_ms(), key="operator")
+        inbox.append(inbox.shard_of(ROOM), written_down)
+        empty(self.drain)
+        inbox.leave()
+
+    def state(self) -> str:
+        """How it stands."""
+        [action] = kept(self.drain.snapshots, ROOM).header.actions
+        return action.state
+
+
+@pytest.fixture
+def steered(inbox: Inbox, snapshots: Snapshots, sweep: Sweep) -> Steered:
+    drain = Drain(inbox=inbox, snapshots=snapshots, nudge=lambda: None, stopping=lambda: True)
+    return Steered(drain, sweep)
+
+
+def test_a_control_request_that_nothing_confirmed_in_time_is_ignored(steered: Steered, nudges: list[str]) -> None:
+    steered.ask(expires_in=-0.01)
+    steered.sweep.expire()
+    assert nudges == ["drain"]
+    empty(steered.drain)
+    assert steered.state() == "ignored"
+    steered.sweep.expire()
+    assert [shard.waiting for shard in steered.drain.inbox.backlog()] == [0, 0, 0, 0]
+
+
+def test_a_control_request_is_given_its_time(steered: Steered, nudges: list[str]) -> None:
+    steered.ask(expires_in=60)
+    steered.sweep.expire()
+    empty(steered.drain)
+    assert nudges == []
+    assert steered.state() == "accepted"
+
+
+def test_two_sweeps_at_once_write_the_same_record(steered: Steered) -> None:
+    steered.ask(expires_in=-0.01)
+    steered.sweep.expire()
+    steered.sweep.expire()
+    empty(steered.drain)
+    assert len(steered.drain.snapshots.events(ROOM, 0, 10)) == 3
+
+
+def test_what_a_callback_confirms_is_not_waited_for_any_longer(steered: Steered) -> None:
+    steered.ask(expires_in=-0.01)
+    inbox = steered.drain.inbox
+    told = callback(said("participant-mute", ANNA, number=2, second=1))
+    inbox.append(inbox.shard_of(ROOM), told)
+    empty(steered.drain)
+    assert steered.state() == "confirmed"
+    assert steered.drain.snapshots.expired(now_ms() + 100_000, 10) == []

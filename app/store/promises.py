@@ -1,0 +1,69 @@
+"""Control requests that must not be sent twice: remembered from before they are sent, with the answer they got."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from redis import Redis
+
+from app.store import keys
+
+KEPT = 24 * 3600
+"""Seconds for which a promise is kept."""
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """An answer as the client got it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Promise(msgspec.Struct, frozen=True, array_like=True):
+    """A control request that was made before."""
+
+    fingerprint: str
+    """Digest of the request it was made with."""
+    answer: Answered | None = None
+    """None: it is still under way, or whoever sent it has died meanwhile."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Promise).decode
+
+
+def digest(*words: bytes) -> str:
+    """One word for several; each is delimited by its length."""
+    return blake2b(b"".join(b"%d:%b" % (len(word), word) for word in words), digest_size=16).hexdigest()
+
+
+class Promises:
+    """All of them, by the digest of who promised what."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    def make(self, name: str, fingerprint: str, *, seconds: int = KEPT) -> Promise | None:
+        """Promise to send a request once. The earlier promise, if there is one under this name; else None.
+
+        Raises redis.RedisError when the promise is not known to be kept: then nothing may be sent.
+        """
+        if self.redis.set(keys.promise(name), _encode(Promise(fingerprint)), nx=True, ex=seconds):
+            return None
+        return self.find(name)
+
+    def find(self, name: str) -> Promise | None:
+        """The promise under this name."""
+        found: Any = self.redis.get(keys.promise(name))
+        return None if found is None else _decode(found)
+
+    def keep(self, name: str, fingerprint: str, answer: Answered, *, seconds: int = KEPT) -> None:
+        """Remember the answer, whether promised before or not."""
+        self.redis.set(keys.promise(name), _encode(Promise(fingerprint, answer)), ex=seconds)
+
+    def forget(self, name: str) -> None:
+        """Take back a promise, because nothing was done: it may be made again."""
+        self.redis.delete(keys.promise(name))
