@@ -10,7 +10,9 @@ from flask import Flask
 from app.store.connect import claim_layout, connect
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
+from app.upstream.api import Twilio
 from app.web import create_app
+from app.web.access import Grant
 from config.logs import configure_logs
 from config.settings import Settings, from_env
 from workers.queue import nudge, wake_ups
@@ -30,8 +32,18 @@ def build(settings: Settings) -> Flask:
         nudge=partial(nudge, wake_ups(connect(settings.rq_redis_url, patience=PATIENCE))),
         keys={sid: account.keys for sid, account in settings.accounts.items()},
         parents={sid: account.parent for sid, account in settings.accounts.items() if account.parent},
-        api_keys={key.name: key.secret for key in settings.api_keys},
+        api_keys={key.name: Grant(key.secret, key.scope == "control", key.account) for key in settings.api_keys},
         public_url=settings.public_url,
+        twilio=Twilio(
+            settings.twilio_api_base_url,
+            {
+                sid: (login[0], login[1].secret)
+                for sid, account in settings.accounts.items()
+                if (login := account.login)
+            },
+        ),
+        list_status=None if settings.list_status == "all" else settings.list_status,
+        url_hosts=settings.url_hosts,
         prepare=cache(partial(claim_layout, state, settings.shards)),  # what it raises is not remembered
     )
 

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -23,6 +23,7 @@ from app.twilio.sids import is_sid
 from app.twilio.signature import Key
 
 Scope = Literal["read", "control"]
+ListStatus = Literal["all", "init", "in-progress", "completed"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 NAMES = (
@@ -37,6 +38,8 @@ NAMES = (
     "OFFHOOK_DATA_DIR",
     "OFFHOOK_API_KEYS",
     "OFFHOOK_API_KEYS_FILE",
+    "OFFHOOK_LIST_STATUS",
+    "OFFHOOK_URL_HOSTS",
     "TWILIO_API_BASE_URL",
     "OFFHOOK_SHARDS",
     "PORT",
@@ -47,6 +50,7 @@ NAMES = (
 
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 API_KEY_NAME = re.compile(r"(?!AC)[A-Za-z0-9_-]+")
+HOST_NAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 SHARED_KEY_ID = re.compile(r"[A-Za-z0-9_-]+")
 
 # Kubernetes and old Docker links put the address of every service into the environment; of one called
@@ -69,6 +73,8 @@ class Account(msgspec.Struct, frozen=True):
     sid: str
     keys: tuple[Key, ...]
     parent: str | None
+    login: tuple[str, Key] | None
+    """Account sid and Auth Token for Twilio's REST API: its own, else its parent's; the newest of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ class ApiKey:
     name: str
     secret: bytes = field(repr=False)
     scope: Scope
+    account: str | None
+    """The account it is for, subaccounts included; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,10 @@ class Settings:
     data_dir: Path
     """Absolute; it need not exist yet."""
     api_keys: tuple[ApiKey, ...]
+    list_status: ListStatus
+    """What a Twilio-shaped list of conferences shows that asks for no status."""
+    url_hosts: frozenset[str] | None
+    """Hosts that Twilio may be told to fetch announcements and the like from, in lower case; None: any."""
     shards: int
     port: int
     web_concurrency: int
@@ -111,19 +123,22 @@ def from_env(environ: Mapping[str, str]) -> Settings:
     env = _Environment(environ)
     env.refuse_unknown_names()
     redis_url = env.redis_url("REDIS_URL")
+    accounts = _accounts(env)
     settings = Settings(
-        accounts=_accounts(env),
+        accounts=accounts,
         public_url=env.web_url("PUBLIC_URL"),
         redis_url=redis_url,
         rq_redis_url=env.redis_url("RQ_REDIS_URL") or redis_url,
         data_dir=Path(env.get("OFFHOOK_DATA_DIR") or ".offhook").absolute(),
-        api_keys=_api_keys(env),
+        api_keys=_api_keys(env, accounts),
+        list_status=cast(ListStatus, env.one_of("OFFHOOK_LIST_STATUS", get_args(ListStatus), "all")),
+        url_hosts=_hosts(env),
         shards=env.number("OFFHOOK_SHARDS", most=4096, default=16),
         port=env.number("PORT", most=65535, default=8000),
         web_concurrency=env.number("WEB_CONCURRENCY", most=64, default=min(4, _usable_cores())),
         twilio_api_base_url=env.web_url("TWILIO_API_BASE_URL") or "https://api.twilio.com",
         database_url=env.database_url("DATABASE_URL"),
-        log_level=env.log_level("OFFHOOK_LOG_LEVEL"),
+        log_level=cast(LogLevel, env.one_of("OFFHOOK_LOG_LEVEL", get_args(LogLevel), "info")),
     )
     if env.problems:
         raise SettingsError("\n".join(env.problems))
@@ -198,12 +213,12 @@ class _Environment:
             self.refuse(name, "not a usable database URL", expected)
         return url
 
-    def log_level(self, name: str) -> LogLevel:
-        """The least severe level that is logged."""
-        level = self.get(name) or "info"
-        if level not in get_args(LogLevel):
-            self.refuse(name, "not a log level", "one of " + ", ".join(get_args(LogLevel)))
-        return cast(LogLevel, level)
+    def one_of(self, name: str, words: Sequence[str], default: str) -> str:
+        """One of a few words."""
+        word = self.get(name) or default
+        if word not in words:
+            self.refuse(name, "not one of the words it can be", "one of " + ", ".join(words))
+        return word
 
     def is_given(self, name: str) -> bool:
         """Whether the secret `name` is set, by itself or as a file."""
@@ -311,9 +326,19 @@ def _accounts(env: _Environment) -> dict[str, Account]:
         elif parent in parents:
             env.refuse(where, "that account has a parent itself", "an account without parent")
     return {
-        sid: Account(sid=sid, keys=keys + own.get(parents.get(sid, ""), ()), parent=parents.get(sid))
+        sid: Account(
+            sid=sid,
+            keys=keys + own.get(parents.get(sid, ""), ()),
+            parent=parents.get(sid),
+            login=_login(sid, keys) or _login(parents.get(sid, ""), own.get(parents.get(sid, ""), ())),
+        )
         for sid, keys in own.items()
     }
+
+
+def _login(sid: str, keys: tuple[Key, ...]) -> tuple[str, Key] | None:
+    token = next((key for key in keys if key.algorithm == "sha1"), None)
+    return None if token is None else (sid, token)
 
 
 def _main_account(env: _Environment) -> dict[str, tuple[Key, ...]]:
@@ -394,27 +419,50 @@ def _keys(env: _Environment, where: str, entry: _Entry) -> tuple[Key, ...]:
     return tuple(keys)
 
 
-def _api_keys(env: _Environment) -> tuple[ApiKey, ...]:
-    """The keys of OFFHOOK_API_KEYS: `name:secret:scope`, with commas between them."""
+def _api_keys(env: _Environment, accounts: Mapping[str, Account]) -> tuple[ApiKey, ...]:
+    """The keys of OFFHOOK_API_KEYS: `name:secret:scope` or `name:secret:scope:account`, with commas between them."""
     variable, text = env.secret("OFFHOOK_API_KEYS")
     keys: dict[str, ApiKey] = {}
     for number, entry in enumerate(text.split(",") if text else (), start=1):
         where = f"{variable}, key {number}"
         name, _, rest = entry.strip().partition(":")
         secret, _, scope = rest.rpartition(":")
+        account = None
+        if is_sid("AC", scope):
+            account = scope
+            secret, _, scope = secret.rpartition(":")
         if not API_KEY_NAME.fullmatch(name):
             expected = "name:secret:scope, the name of ASCII letters, digits, - and _, not beginning with AC"
             env.refuse(where, "its name cannot be used", expected)
         elif scope not in get_args(Scope):
-            env.refuse(where, "its scope is missing or unknown", "name:secret:read or name:secret:control")
+            expected = "name:secret:read or name:secret:control, perhaps with : and an account sid behind it"
+            env.refuse(where, "its scope is missing or unknown", expected)
+        elif account is not None and account not in accounts:
+            env.refuse(where, "its account is not configured", "the sid of the main account or of a file's entry")
         elif len(secret) < 16 or not VISIBLE_ASCII.fullmatch(secret):
             expected = "at least 16 ASCII characters, no space or comma, such as `openssl rand -hex 24` makes"
             env.refuse(where, "its secret cannot be used", expected)
         elif name in keys:
             env.refuse(where, "an earlier key has the same name", "a name of its own for each key")
         else:
-            keys[name] = ApiKey(name=name, secret=secret.encode(), scope=cast(Scope, scope))
+            keys[name] = ApiKey(name=name, secret=secret.encode(), scope=cast(Scope, scope), account=account)
     return tuple(keys.values())
+
+
+def _hosts(env: _Environment) -> frozenset[str] | None:
+    """The hosts of OFFHOOK_URL_HOSTS, with commas between them."""
+    text = env.get("OFFHOOK_URL_HOSTS")
+    if text is None:
+        return None
+    hosts = [host.strip().lower() for host in text.split(",")]
+    for number, host in enumerate(hosts, start=1):
+        if not HOST_NAME.fullmatch(host):
+            env.refuse(
+                f"OFFHOOK_URL_HOSTS, host {number}",
+                "not a host name",
+                "such as example.com, or *.example.com for all below",
+            )
+    return frozenset(hosts)
 
 
 def _usable_cores() -> int:

@@ -9,12 +9,17 @@ from flask import Flask, Response
 from redis import RedisError
 from werkzeug.exceptions import HTTPException
 
+from app.conference import Status
 from app.store.inbox import Inbox
+from app.store.promises import Promises
 from app.store.snapshots import Snapshots
 from app.twilio.signature import Key
-from app.web import api, health, page, webhook
-from app.web.access import Access
+from app.upstream.api import Twilio
+from app.web import api, health, insights, page, rest, webhook
+from app.web.access import Access, Grant
 from app.web.answers import failure
+from app.web.control import Control
+from app.web.intake import Intake
 from app.web.refusals import Refusals
 
 LARGEST_BODY = 64 * 1024
@@ -30,16 +35,21 @@ def create_app(
     nudge: Callable[[], None],
     keys: Mapping[str, tuple[Key, ...]],
     parents: Mapping[str, str],
-    api_keys: Mapping[str, bytes],
+    api_keys: Mapping[str, Grant],
     public_url: str | None,
+    twilio: Twilio,
+    list_status: Status | None = None,
+    url_hosts: frozenset[str] | None = None,
     prepare: Callable[[], None] = lambda: None,
 ) -> Flask:
     """The WSGI application.
 
     `keys` are by account sid what may sign its callbacks; `parents` name the parent of a subaccount; `api_keys` are
-    secrets by name. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or
-    None to believe each request. `prepare` makes sure that callbacks are stored where they will be looked for; it
-    raises redis.RedisError or `WrongShards` where it cannot.
+    grants by name. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or
+    None to believe each request. `twilio` is where control requests go. A Twilio-shaped list that is asked for no
+    status shows those with `list_status`, None: all. `url_hosts` are those that control requests may name, None: any.
+    `prepare` makes sure that callbacks are stored where they will be looked for; it raises redis.RedisError or
+    `WrongShards` where it cannot.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
@@ -47,9 +57,18 @@ def create_app(
     app.url_map.merge_slashes = False
     refusals = Refusals(inbox.redis)
     access = Access(keys, parents, api_keys)
-    app.register_blueprint(
-        webhook.create(inbox=inbox, nudge=nudge, keys=keys, public_url=public_url, refusals=refusals, prepare=prepare)
+    intake = Intake(inbox, nudge, prepare)
+    control = Control(
+        snapshots=snapshots,
+        promises=Promises(inbox.redis),
+        intake=intake,
+        twilio=twilio,
+        url_hosts=url_hosts,
+        own_address=None if public_url is None else public_url + webhook.PATH,
     )
+    app.register_blueprint(webhook.create(intake=intake, keys=keys, public_url=public_url, refusals=refusals))
+    app.register_blueprint(rest.create(snapshots=snapshots, access=access, control=control, list_status=list_status))
+    app.register_blueprint(insights.create(snapshots=snapshots, access=access, public_url=public_url))
     app.register_blueprint(api.create(inbox=inbox, snapshots=snapshots, access=access, refusals=refusals))
     app.register_blueprint(page.create(snapshots=snapshots, access=access))
     app.register_blueprint(health.create(inbox=inbox))

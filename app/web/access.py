@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flask import abort, request
 from werkzeug.datastructures import WWWAuthenticate
@@ -22,17 +23,28 @@ class Reader:
     """Which may be seen; None: all."""
     account: str | None
     """Which is meant when none is named; None: all."""
+    control: bool
+    """Whether conferences may be changed, too."""
 
     def may_see(self, account: str) -> bool:
         """Whether this account's conferences are shown."""
         return self.accounts is None or account in self.accounts
 
 
+class Grant(NamedTuple):
+    """What one of Offhook's own keys opens."""
+
+    secret: bytes
+    control: bool
+    account: str | None
+    """None: all."""
+
+
 class Access:
     """All who may be let in."""
 
     def __init__(
-        self, keys: Mapping[str, tuple[Key, ...]], parents: Mapping[str, str], api_keys: Mapping[str, bytes]
+        self, keys: Mapping[str, tuple[Key, ...]], parents: Mapping[str, str], api_keys: Mapping[str, Grant]
     ) -> None:
         self.keys = keys
         self.parents = parents
@@ -49,15 +61,15 @@ class Access:
                 "Send HTTP Basic: an AccountSid with its Auth Token, or the name and secret of an API key."
             )
         name, secret = given.username or "", (given.password or "").encode()
-        known = self.api_keys.get(name)
-        secrets = [known] if known else [k.secret for k in self.keys.get(name, ()) if k.algorithm == "sha1"]
+        grant = self.api_keys.get(name)
+        secrets = [grant.secret] if grant else [k.secret for k in self.keys.get(name, ()) if k.algorithm == "sha1"]
         matching = [one for one in secrets if hmac.compare_digest(secret, one)]
         if not matching:
             raise _unauthorized("The name or the secret is wrong.")
-        if known:
-            return Reader(name, None, None)
-        children = {child for child, parent in self.parents.items() if parent == name}
-        return Reader(name, frozenset({name, *children}), name)
+        account, control = (grant.account, grant.control) if grant else (name, True)
+        children = {child for child, parent in self.parents.items() if parent == account}
+        accounts = None if account is None else frozenset({account, *children})
+        return Reader(name, accounts, account, control)
 
 
 def asked_account(reader: Reader, named: str | None) -> str | None:

@@ -1,12 +1,18 @@
-"""JSON answers: bytes that are JSON already, values to encode, and failures that say why."""
+"""What was asked for, to the letter; and JSON answers: bytes that are JSON already, values, failures that say why."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 
 from app.conference import encode
+
+
+def target() -> str:
+    """Path and query of the current request as they were sent, not decoded."""
+    sent: str = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
+    return sent
 
 
 def json_bytes(body: bytes, status: int = 200) -> Response:

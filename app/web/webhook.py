@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 from flask import Blueprint, Response, request
@@ -12,10 +12,10 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.events import Callback, Media
 from app.store.connect import WrongShards
-from app.store.inbox import Inbox
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
-from app.web.answers import failure
+from app.web.answers import failure, target
+from app.web.intake import Intake
 from app.web.refusals import Refusals
 
 PATH = "/webhooks/twilio"
@@ -28,12 +28,10 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 def create(
     *,
-    inbox: Inbox,
-    nudge: Callable[[], None],
+    intake: Intake,
     keys: Mapping[str, tuple[Key, ...]],
     public_url: str | None,
     refusals: Refusals,
-    prepare: Callable[[], None],
 ) -> Blueprint:
     """The route. See `app.web.create_app` for what it is handed."""
     webhook = Blueprint("webhook", __name__)
@@ -41,8 +39,8 @@ def create(
 
     @webhook.route(PATH, methods=["GET", "POST"], provide_automatic_options=False)
     def receive() -> Response:
-        target = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
-        query = target.partition("?")[2].encode("latin-1")
+        sent = target()
+        query = sent.partition("?")[2].encode("latin-1")
         try:
             body = request.get_data(cache=False) if request.method == "POST" else query
         except RequestEntityTooLarge:
@@ -64,7 +62,7 @@ def create(
         if media == "form" and account and account not in keys:
             refusals.note("unknown account", account=account if is_sid("AC", account) else "no sid")
             return Response(status=403)
-        key = _signer(target, body, media, fields if request.method == "POST" else (), keys.get(account, every_key))
+        key = _signer(sent, body, media, fields if request.method == "POST" else (), keys.get(account, every_key))
         if key is None:
             refusals.note("signature", expected_at=_without_credentials(_bases()[0]) + request.path)
             return Response(status=403)
@@ -76,10 +74,10 @@ def create(
             token=request.headers.get("I-Twilio-Idempotency-Token", "")[:LONGEST_TOKEN],
             query=query.decode("latin-1") if request.method == "POST" else "",
         )
-        return _stored(inbox.shard_of(_home(fields, account)), callback)
+        return _stored(_home(fields, account), callback)
 
-    def _signer(target: str, body: bytes, media: Media, fields: Fields, ring: Sequence[Key]) -> Key | None:
-        urls = [url for base in _bases() for url in signed_urls(base, target)]
+    def _signer(sent: str, body: bytes, media: Media, fields: Fields, ring: Sequence[Key]) -> Key | None:
+        urls = [url for base in _bases() for url in signed_urls(base, sent)]
         signature = request.headers.get("X-Twilio-Signature", "")
         settings = request.headers.get("X-Twilio-Webhooks-Signature-Settings", "")
         if media == "json":
@@ -93,20 +91,14 @@ def create(
         host = request.environ.get("HTTP_HOST", "")
         return [f"https://{host}", f"http://{host}"]
 
-    def _stored(shard: int, callback: Callback) -> Response:
+    def _stored(home: str, callback: Callback) -> Response:
         """2xx means stored: nothing answers 204 before Redis has."""
         try:
-            prepare()
-            due = inbox.append(shard, callback)
+            intake.store(home, callback)
         except (RedisError, WrongShards) as error:
             log.error("not stored", error=type(error).__name__)
             refusals.note("not stored")
             return failure(503, "Not stored: Redis does not answer, or cannot.")
-        if due:
-            try:
-                nudge()
-            except RedisError as error:
-                log.warning("nobody woken; the sweep will find it", error=type(error).__name__)
         return Response(status=204)
 
     return webhook

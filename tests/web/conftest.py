@@ -13,12 +13,15 @@ from twilio.request_validator import RequestValidator
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
+from app.conference import Status
 from app.events import Callback
 from app.store.connect import connect
 from app.store.inbox import Inbox, Mail
 from app.store.snapshots import Snapshots
 from app.twilio.signature import Key
+from app.upstream.api import Twilio
 from app.web import create_app
+from app.web.access import Grant
 from tests.cast import ACCOUNT, TOKEN
 from tests.conftest import SHARDS
 from workers.drain import Drain
@@ -40,9 +43,16 @@ KEYS = {
 }
 
 OPERATOR = ("operator", "the operator's secret")
+STEERER = ("steerer", "the steerer's secret")
+TENANT = ("tenant", "the tenant's secret")
 OWNER = (ACCOUNT, TOKEN)
 SUBACCOUNT = (CHILD, CHILD_TOKEN)
 OUTSIDER = (STRANGER, STRANGERS_TOKEN)
+LOGINS = {
+    ACCOUNT: (ACCOUNT, TOKEN.encode()),
+    CHILD: (CHILD, CHILD_TOKEN.encode()),
+    STRANGER: (STRANGER, STRANGERS_TOKEN.encode()),
+}
 
 
 def signature(url: str, told: Mapping[str, str] | None = None, token: str = TOKEN) -> str:
@@ -59,6 +69,10 @@ class Site:
     redis: Redis
     public_url: str | None = OURS
     nudge: Callable[[], None] = lambda: None
+    upstream: str = "http://127.0.0.1:1"
+    """Where Twilio's REST API is; nobody is there."""
+    list_status: Status | None = None
+    url_hosts: frozenset[str] | None = None
     woken: int = 0
     """How often a drain was asked for."""
     inbox: Inbox = field(init=False)
@@ -72,8 +86,15 @@ class Site:
             nudge=self._nudged,
             keys=KEYS,
             parents={CHILD: ACCOUNT},
-            api_keys={OPERATOR[0]: OPERATOR[1].encode()},
+            api_keys={
+                OPERATOR[0]: Grant(OPERATOR[1].encode(), control=False, account=None),
+                STEERER[0]: Grant(STEERER[1].encode(), control=True, account=None),
+                TENANT[0]: Grant(TENANT[1].encode(), control=True, account=STRANGER),
+            },
             public_url=self.public_url,
+            twilio=Twilio(self.upstream, LOGINS),
+            list_status=self.list_status,
+            url_hosts=self.url_hosts,
         )
         self.http = self.app.test_client()
 

@@ -1,0 +1,1 @@
+"""Twilio's REST API lives here: the only code that calls it."""

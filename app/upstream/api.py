@@ -1,0 +1,129 @@
+"""Passes requests on to Twilio's REST API, each once, and hands back the answer as it came.
+
+Through the official SDK's HTTP client, for its proxy settings and certificates; not through its typed methods, which
+would lose parameters newer than themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import requests
+import urllib3
+from twilio.http.http_client import TwilioHttpClient
+
+PATIENCE = 15.0
+"""Seconds to connect, and again between any two bytes of the answer."""
+AT_ONCE = 64
+"""Requests under way from one process. A slow Twilio must not take the places of callbacks."""
+PASSED_BACK = ("twilio-", "retry-after", "x-home-region", "x-api-domain")
+"""How the names of those headers of an answer begin that are handed back, besides its media type."""
+FORWARDED_BY = "Offhook-Forwarded"
+"""Marks what we have sent, so that an Offhook whose upstream is itself finds out."""
+
+USER_AGENT = f"offhook/{version('offhook')}"
+
+silent = logging.getLogger("offhook.upstream.quiet")
+silent.disabled = True  # the client would log numbers and names
+
+
+class Answer(NamedTuple):
+    """What Twilio answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Unanswered(Exception):
+    """No answer came. `sent` says whether the request may have reached Twilio."""
+
+    def __init__(self, why: str, *, sent: bool, timed_out: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+        self.timed_out = timed_out
+
+
+class Busy(Exception):
+    """As many requests are under way as may be: nothing was sent."""
+
+
+class Twilio:
+    """Twilio's REST API with the credentials of our accounts."""
+
+    def __init__(self, base_url: str, logins: Mapping[str, tuple[str, bytes]]) -> None:
+        """`logins` are by account sid the name and the secret for HTTP Basic."""
+        self.base_url = base_url
+        self.logins = logins
+        self.places = threading.BoundedSemaphore(AT_ONCE)
+        self.http = TwilioHttpClient(timeout=PATIENCE, logger=silent, request_hooks={"response": _as_utf_8})
+        assert self.http.session is not None  # noqa: S101 - its default
+        self.http.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self.http.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE, max_retries=0))
+
+    def can_reach(self, account_sid: str) -> bool:
+        """Whether there are credentials for this account."""
+        return account_sid in self.logins
+
+    def send(self, method: str, account_sid: str, target: str, body: bytes) -> Answer:
+        """Send once and wait for the answer, at most `PATIENCE` seconds for each step of it.
+
+        `target` is the path with its query, percent-encoded; `body` an urlencoded form, sent as it is. Redirects are
+        answers. Raises `Unanswered`, or `Busy`.
+        """
+        if not self.places.acquire(blocking=False):
+            raise Busy
+        try:
+            return self._sent(method, account_sid, target, body)
+        finally:
+            self.places.release()
+
+    def _sent(self, method: str, account_sid: str, target: str, body: bytes) -> Answer:
+        headers = {
+            "Accept": "application/json",
+            "User-Agent": USER_AGENT,
+            FORWARDED_BY: "1",
+        }
+        if body:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        name, secret = self.logins[account_sid]
+        try:
+            answer = self.http.request(
+                method,
+                self.base_url + target,
+                data=body,
+                headers=headers,
+                auth=(name, secret.decode()),
+            )
+        except requests.ConnectTimeout as error:
+            raise Unanswered("it could not be connected to in time", sent=False, timed_out=True) from error
+        except requests.Timeout as error:
+            raise Unanswered("it did not answer in time", sent=True, timed_out=True) from error
+        except requests.RequestException as error:
+            refused = _never_connected(error)
+            why = "it could not be connected to" if refused else "the connection broke before its answer"
+            raise Unanswered(why, sent=not refused, timed_out=False) from error
+        kept = {header: value for header, value in answer.headers.items() if header.lower().startswith(PASSED_BACK)}
+        media = answer.headers.get("Content-Type")
+        return Answer(answer.status_code, {**kept, **({"Content-Type": media} if media else {})}, answer.text.encode())
+
+
+def _as_utf_8(response: Any, **_: Any) -> None:
+    """Without this the client would guess, and a guess may change what Twilio said."""
+    response.encoding = "utf-8"
+
+
+def _never_connected(error: requests.RequestException) -> bool:
+    """Whether the failure surely came before anything was sent: no address, no connection, no trust, no usable URL."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(reason, urllib3.exceptions.SSLError):
+        return bool(reason.args) and isinstance(reason.args[0], ssl.SSLCertVerificationError)
+    unconnected = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProxyError)
+    return isinstance(error, ValueError) or isinstance(reason, unconnected)

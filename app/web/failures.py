@@ -1,0 +1,78 @@
+"""Failures of the Twilio-compatible addresses, in Twilio's words and numbers (Twilio docs, Twilio's Response)."""
+
+from __future__ import annotations
+
+import structlog
+from flask import Blueprint, Response, request
+from redis import RedisError
+from werkzeug.exceptions import HTTPException
+
+from app.conference import encode
+from app.store.connect import WrongShards
+from app.twilio.resources import error, xml
+
+CODES = {401: 20003, 403: 20003, 404: 20404, 405: 20004, 429: 20429}
+BAD_PARAMETER = 20001
+BAD_PAGE_TOKEN = 21481
+INTERNAL = 20500
+
+log = structlog.get_logger("offhook.web")
+
+
+class Failure(Exception):
+    """What a request is answered with instead. `code` follows from the status unless given."""
+
+    def __init__(self, status: int, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code or CODES.get(status, BAD_PARAMETER if status < 500 else INTERNAL)
+
+
+def not_here() -> Failure:
+    """For what is not there, and for what the caller may not see: the two must look the same."""
+    return Failure(404, f"The requested resource {request.path} was not found")
+
+
+def wants_json() -> bool:
+    """Whether JSON is asked for, by `.json`, by Accept, or because no other form exists. Twilio's default is XML."""
+    if request.path.startswith("/v1/") or request.path.endswith(".json"):
+        return True
+    return not request.path.endswith(".xml") and any(
+        media == "application/json" for media, _ in request.accept_mimetypes
+    )
+
+
+def as_asked(payload: dict[str, object], status: int = 200) -> Response:
+    """A resource, a page or an error, as JSON or XML."""
+    if wants_json():
+        return Response(encode(payload), status, {"Cache-Control": "no-store"}, content_type="application/json")
+    return Response(xml(payload), status, {"Cache-Control": "no-store"}, content_type="application/xml")
+
+
+def speak_as_twilio(blueprint: Blueprint) -> None:
+    """Have whatever fails in this blueprint answered in Twilio's shape."""
+
+    @blueprint.errorhandler(Failure)
+    def failed(failure: Failure) -> Response:
+        return as_asked(error(failure.status, failure.code, str(failure)), failure.status)
+
+    @blueprint.errorhandler(HTTPException)
+    def refused(exception: HTTPException) -> Response:
+        status = exception.code or 500
+        message = exception.description or exception.name
+        answer = failed(Failure(status, f"Authenticate: {message}" if status == 401 else message))
+        for name, value in exception.get_headers():
+            if name not in ("Content-Type", "Content-Length"):
+                answer.headers[name] = value
+        return answer
+
+    @blueprint.errorhandler(RedisError)
+    @blueprint.errorhandler(WrongShards)
+    def away(exception: Exception) -> Response:
+        log.error("redis failed", error=type(exception).__name__)
+        return failed(Failure(503, "Redis does not answer, or cannot: nothing was read or sent. Try again shortly."))
+
+    @blueprint.errorhandler(Exception)
+    def broken(exception: Exception) -> Response:
+        log.exception("request failed", error=type(exception).__name__)
+        return failed(Failure(500, "Something is wrong inside Offhook; its log says what."))
