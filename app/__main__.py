@@ -13,10 +13,10 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 import click
@@ -36,6 +36,10 @@ from app.twilio.twiml import participant_parameters
 from app.twilio.twiml import twiml as twiml_document
 from config.logs import configure_logs
 from config.settings import Settings, SettingsError, from_env
+
+if TYPE_CHECKING:
+    from app.simulator.api import Double
+    from app.simulator.exchange import Exchange
 
 PATIENCE = 5.0
 
@@ -61,10 +65,11 @@ def run(demo: bool, host: str, workers: int, conferences: int) -> None:
     settings = _settings()
     configure_logs(settings.log_level)
     environ = dict(os.environ)
-    demo_key = None
+    demo_key, demo_api = None, []
     with _only_one(settings.data_dir):
         if demo:
             demo_key = _demo_account(settings, environ)
+            demo_api = _demo_api(environ)
             settings = _settings(environ)
         if not settings.accounts:
             raise click.ClickException(
@@ -89,7 +94,8 @@ def run(demo: bool, host: str, workers: int, conferences: int) -> None:
         )
         if demo:
             simulate_command = [*here, "simulate", "--url", f"{local}/webhooks/twilio", "--quiet"]
-            processes.append(Process("demo", [*simulate_command, "--conferences", str(conferences)], environ))
+            simulate_command += ["--conferences", str(conferences), *demo_api]
+            processes.append(Process("demo", simulate_command, environ))
         try:
             Supervisor(processes).run(started=lambda: _greet(local, settings, demo_key))
         except CannotStart as error:
@@ -136,19 +142,32 @@ def worker() -> None:
 
 @main.command()
 @click.option("--url", default=None, help="Where to send callbacks [default: this machine's Offhook].")
-@click.option("--conferences", type=click.IntRange(1, 2000), default=8, show_default=True, help="Kept up at a time.")
+@click.option("--conferences", type=click.IntRange(0, 2000), default=8, show_default=True, help="Kept up at a time.")
 @click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True, help="Times real time.")
 @click.option("--seed", type=int, default=None, help="The same stories again.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=None, help="Stop after so long [default: Ctrl-C].")
 @click.option("--quiet", is_flag=True, help="No progress line.")
+@click.option("--api", is_flag=True, help="Play Twilio's REST API as well, for TWILIO_API_BASE_URL.")
+@click.option("--api-port", type=click.IntRange(0, 65535), default=8010, show_default=True, help="Its port; 0 is any.")
 def simulate(
-    url: str | None, conferences: int, speed: float, seed: int | None, seconds: float | None, quiet: bool
+    url: str | None,
+    conferences: int,
+    speed: float,
+    seed: int | None,
+    seconds: float | None,
+    quiet: bool,
+    api: bool,
+    api_port: int,
 ) -> None:
     """Send the signed callbacks of made-up conferences, as Twilio would, until stopped."""
-    from app.simulator.run import Report
+    from app.simulator.agenda import Agenda
+    from app.simulator.exchange import Exchange
+    from app.simulator.post import Post, Report
     from app.simulator.run import simulate as play
     from app.simulator.sender import Sender
 
+    if conferences == 0 and not api:
+        raise click.ClickException("With --conferences 0 there is nothing to do; did you mean --api as well?")
     settings = _settings()
     account = next(iter(settings.accounts.values()), None)
     if account is None:
@@ -174,13 +193,29 @@ def simulate(
                 nl=False,
             )
 
-    sender = Sender(target, token, signed_url=signed)
-    ended = play(sender, account.sid, conferences=conferences, seed=seed, speed=speed, stop=stop, report=progress)
+    post = Post(Sender(target, token, signed_url=signed))
+    exchange = Exchange(account.sid, post.put, Agenda().later, speed=speed)
+    with _double(exchange, token, api_port) if api else nullcontext() as double:
+        if double and not quiet:
+            click.echo(f"Twilio's REST API is played at {double.url}: set TWILIO_API_BASE_URL to that.")
+        ended = play(post, exchange, conferences=conferences, seed=seed, speed=speed, stop=stop, report=progress)
     if not quiet:
         click.echo()
-    if ended.accepted == 0:
+    if ended.accepted == 0 and conferences:
         why = "its log says why it refused them" if ended.refused else "nobody answered there"
         raise click.ClickException(f"Nothing was stored by {target}: {why}.")
+
+
+def _double(exchange: Exchange, token: str, port: int) -> Double:
+    """Twilio's REST API over this exchange, on a port of this machine."""
+    from app.simulator.api import Double
+
+    try:
+        return Double(exchange, token, port=port)
+    except OSError as error:
+        raise click.ClickException(
+            f"Cannot serve the API on 127.0.0.1:{port}: {error.strerror}. Give it another --api-port."
+        ) from error
 
 
 @main.command()
@@ -300,9 +335,19 @@ def _demo_account(settings: Settings, environ: dict[str, str]) -> str:
     if not settings.accounts:
         environ |= {"TWILIO_ACCOUNT_SID": demo["sid"], "TWILIO_AUTH_TOKEN": demo["token"]}
         environ.pop("PUBLIC_URL", None)
-    key = f"demo:{demo['key']}:read"
+    key = f"demo:{demo['key']}:control"
     environ["OFFHOOK_API_KEYS"] = ",".join(filter(None, [environ.get("OFFHOOK_API_KEYS"), key]))
     return f"demo:{demo['key']}"
+
+
+def _demo_api(environ: dict[str, str]) -> list[str]:
+    """Have the demo play Twilio's REST API too, unless the operator has named one. Returns options of `simulate`."""
+    if environ.get("TWILIO_API_BASE_URL"):
+        return []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    environ["TWILIO_API_BASE_URL"] = f"http://127.0.0.1:{port}"
+    return ["--api", "--api-port", str(port)]
 
 
 def _check_free(host: str, port: int) -> None:

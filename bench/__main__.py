@@ -13,7 +13,6 @@ from statistics import median
 from types import FrameType
 from typing import Any
 
-from app.store.connect import connect
 from bench import machine, pages
 from bench.load import callbacks, request
 from bench.measures import fold, ingest, latency
@@ -43,7 +42,7 @@ def main() -> None:
     print(_table(numbers))
     sizes = (1_000, 3_000) if options.quick else (1_000, 100_000)
     with machine.valkey() as url:
-        costs = pages.measure(connect(url, patience=30.0), sizes, REPEATS)
+        costs = pages.measure(url, sizes, REPEATS)
     print(_pages(costs, sizes))
     now = datetime.now(UTC)
     file = machine.RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"

@@ -16,7 +16,7 @@ KEPT_CONNECTIONS = 32
 
 
 class Sender:
-    """Delivers callbacks to one webhook URL, signed with one auth token; may be shared between threads."""
+    """Delivers callbacks, mostly to one webhook URL, signed with one auth token; may be shared between threads."""
 
     def __init__(self, url: str, auth_token: str, *, signed_url: str | None = None, timeout: float = 15.0) -> None:
         """`timeout` is seconds, for connecting and for each wait for an answer (15 is Twilio's read timeout).
@@ -27,15 +27,8 @@ class Sender:
         neither signed nor sent, and for https the port is left out of what is signed (Twilio docs, Webhooks
         security). Raises ValueError when the URL is not absolute http or https, or holds credentials.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("the webhook URL is not absolute: give it as http://host/path or https://host/path")
-        if "@" in parts.netloc:
-            raise ValueError("the webhook URL holds a user name or password: the simulator cannot log in, leave it out")
-        self._url = url.partition("#")[0]
-        self._signed_url = signed_url or self._url
-        if signed_url is None and parts.scheme == "https" and parts.port is not None:
-            self._signed_url = self._url.replace(parts.netloc, parts.netloc.removesuffix(f":{parts.port}"), 1)
+        self._url, signed = _addresses(url)
+        self._signed_url = signed_url or signed
         self._validator = RequestValidator(auth_token)
         self._http = urllib3.PoolManager(maxsize=KEPT_CONNECTIONS, timeout=timeout, retries=False)
 
@@ -43,14 +36,17 @@ class Sender:
         self,
         parameters: Mapping[str, str],
         *,
+        url: str | None = None,
         method: Literal["POST", "GET"] = "POST",
         idempotency_token: str | None = None,
     ) -> int:
         """Sends once and returns the HTTP status, or 0 when no answer was had (no connection, timeout).
 
-        POST carries the parameters as a form, GET in the query. Attempts at one callback share its
-        `idempotency_token`; a new one is made when None. Redirects are answers: they are not followed.
+        `url` is where to send it instead of the webhook, with the same rules. POST carries the parameters as a
+        form, GET in the query. Attempts at one callback share its `idempotency_token`; a new one is made when
+        None. Redirects are answers: they are not followed.
         """
+        address, signed = (self._url, self._signed_url) if url is None else _addresses(url)
         form = urlencode(parameters)
         headers = {
             "User-Agent": "TwilioProxy/1.1",
@@ -58,14 +54,27 @@ class Sender:
             "I-Twilio-Idempotency-Token": idempotency_token or str(uuid4()),
         }
         if method == "GET":
-            joint = "&" if "?" in self._url else "?"
-            target, body = f"{self._url}{joint}{form}", None
-            headers["X-Twilio-Signature"] = self._validator.compute_signature(f"{self._signed_url}{joint}{form}", {})
+            joint = "&" if "?" in address else "?"
+            target, body = f"{address}{joint}{form}", None
+            headers["X-Twilio-Signature"] = self._validator.compute_signature(f"{signed}{joint}{form}", {})
         else:
-            target, body = self._url, form
+            target, body = address, form
             headers["Content-Type"] = "application/x-www-form-urlencoded; charset=utf-8"
-            headers["X-Twilio-Signature"] = self._validator.compute_signature(self._signed_url, parameters)
+            headers["X-Twilio-Signature"] = self._validator.compute_signature(signed, parameters)
         try:
             return self._http.urlopen(method, target, body=body, headers=headers, redirect=False).status
         except urllib3.exceptions.HTTPError:
             return 0
+
+
+def _addresses(url: str) -> tuple[str, str]:
+    """What to call and what to sign. Raises ValueError for a URL that cannot be called."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("the webhook URL is not absolute: give it as http://host/path or https://host/path")
+    if "@" in parts.netloc:
+        raise ValueError("the webhook URL holds a user name or password: the simulator cannot log in, leave it out")
+    called = url.partition("#")[0]
+    if parts.scheme == "https" and parts.port is not None:
+        return called, called.replace(parts.netloc, parts.netloc.removesuffix(f":{parts.port}"), 1)
+    return called, called

@@ -33,6 +33,13 @@ ENDINGS = {
 SIP_CODES = {"completed": "200", "no-answer": "487", "canceled": "487", "busy": "486", "failed": "404"}
 """The final SIP response by the CallStatus that it leads to."""
 
+PLACES = {
+    f"{side}{part}": "US" if part == "Country" else ""
+    for side in ("From", "To", "Caller", "Called")
+    for part in ("City", "State", "Zip", "Country")
+}
+"""Where the numbers of a call-progress callback are: nowhere in particular."""
+
 
 @dataclass(frozen=True, slots=True)
 class Callback:
@@ -333,11 +340,6 @@ class _Conference:
 
     def _report_progress(self, leg: _Leg, status: str, **more: str) -> None:
         to = str(leg.to)
-        places = {
-            f"{side}{part}": "US" if part == "Country" else ""
-            for side in ("From", "To", "Caller", "Called")
-            for part in ("City", "State", "Zip", "Country")
-        }
         self._write(
             CallSid=leg.call_sid,
             ApiVersion="2010-04-01",
@@ -347,7 +349,7 @@ class _Conference:
             Caller=self._number,
             Called=to,
             Direction="outbound-api",
-            **places,
+            **PLACES,
             Timestamp=self._stamp(self._clock),
             CallbackSource="call-progress-events",
             SequenceNumber=str(leg.progress),

@@ -10,7 +10,9 @@ import pytest
 from twilio.request_validator import RequestValidator
 
 from app.simulator import run
-from app.simulator.run import Report, simulate
+from app.simulator.exchange import Exchange
+from app.simulator.post import Post, Report
+from app.simulator.run import simulate
 from app.simulator.sender import Sender
 from app.simulator.stories import Callback
 from tests.simulator.conftest import Request, Webhook
@@ -20,7 +22,13 @@ TOKEN = "a pretend auth token"
 
 
 def play(webhook: Webhook, stop: threading.Event, **options: object) -> Report:
-    return simulate(Sender(f"{webhook.origin}/hook", TOKEN), ACCOUNT, stop=stop, **options)  # type: ignore[arg-type]
+    post = Post(Sender(f"{webhook.origin}/hook", TOKEN))
+    return simulate(post, an_exchange(post), stop=stop, **options)  # type: ignore[arg-type]
+
+
+def an_exchange(post: Post) -> Exchange:
+    """One to which nothing happens later."""
+    return Exchange(ACCOUNT, post.put, lambda *_: None)
 
 
 def test_conferences_are_played_replaced_and_believed(webhook: Webhook) -> None:
@@ -156,7 +164,8 @@ def test_two_live_conferences_never_share_a_name(webhook: Webhook, monkeypatch: 
     names: Iterator[str] = chain(["Kitchen", "Kitchen"], repeat("Cellar"))
 
     def long_story(_rng: Random, _account: str, _start: datetime, *, speed: float) -> list[Callback]:
-        form = {"FriendlyName": next(names)}
+        name = next(names)
+        form = {"ConferenceSid": f"CF {name}", "FriendlyName": name, "StatusCallbackEvent": "participant-reaction"}
         return [Callback(0.0, form), Callback(1e6 / speed, form)]
 
     stop = threading.Event()
@@ -169,10 +178,65 @@ def test_two_live_conferences_never_share_a_name(webhook: Webhook, monkeypatch: 
     webhook.answer = answer
     monkeypatch.setattr(run, "story", long_story)
     play(webhook, stop, conferences=2, speed=10)
-    assert sorted(r.parameters["FriendlyName"] for r in webhook.requests) == ["Cellar", "Kitchen"]
+    assert {r.parameters["FriendlyName"] for r in webhook.requests} == {"Cellar", "Kitchen"}
+    assert {r.parameters["ConferenceSid"] for r in webhook.requests} == {"CF Cellar", "CF Kitchen"}
 
 
-@pytest.mark.parametrize("options", [{"conferences": 0}, {"speed": 0}, {"speed": float("nan")}])
+def test_a_conference_that_the_exchange_has_ended_is_replaced_by_another(webhook: Webhook) -> None:
+    stop = threading.Event()
+    post = Post(Sender(f"{webhook.origin}/hook", TOKEN))
+    exchange = an_exchange(post)
+    begun: list[str] = []
+
+    def end_each_at_its_first_join(request: Request) -> int:
+        told = request.parameters
+        if told.get("StatusCallbackEvent") == "participant-join" and told["ConferenceSid"] not in begun:
+            begun.append(told["ConferenceSid"])
+            if len(begun) == 4:
+                stop.set()
+            else:
+                exchange.update_conference(told["ConferenceSid"], {"Status": "completed"})
+        return 204
+
+    webhook.answer = end_each_at_its_first_join
+    simulate(post, exchange, conferences=1, seed=7, speed=5, stop=stop)
+    told = [r.parameters for r in webhook.requests if "StatusCallbackEvent" in r.parameters]
+    assert len(begun) == 4
+    for sid in begun[:3]:
+        numbers = [int(one["SequenceNumber"]) for one in told if one["ConferenceSid"] == sid]
+        [end] = [one for one in told if one["ConferenceSid"] == sid and one["StatusCallbackEvent"] == "conference-end"]
+        assert end["ReasonConferenceEnded"] == "conference-ended-via-api"
+        assert sorted(numbers) == list(range(1, int(end["SequenceNumber"]) + 1))
+
+
+def test_who_is_muted_in_the_exchange_stays_muted_in_the_show(webhook: Webhook) -> None:
+    stop = threading.Event()
+    post = Post(Sender(f"{webhook.origin}/hook", TOKEN))
+    exchange = an_exchange(post)
+    muted: list[dict[str, str]] = []
+
+    def mute_the_first_who_joins(request: Request) -> int:
+        told = request.parameters
+        if not muted and told.get("StatusCallbackEvent") == "participant-join" and told["Muted"] == "false":
+            muted.append(told)
+            exchange.update_participant(told["ConferenceSid"], told["CallSid"], {"Muted": "true"})
+        if told.get("StatusCallbackEvent") == "participant-leave" and told["CallSid"] == muted[0]["CallSid"]:
+            muted.append(told)
+            stop.set()
+        return 204
+
+    webhook.answer = mute_the_first_who_joins
+    simulate(post, exchange, conferences=1, seed=3, speed=200, stop=stop)
+    assert [one["Muted"] for one in muted] == ["false", "true"]
+
+
+def test_a_show_without_conferences_waits_to_be_stopped(webhook: Webhook) -> None:
+    stop = threading.Event()
+    report = play(webhook, stop, conferences=0, report=lambda _: stop.set())
+    assert report == Report()
+
+
+@pytest.mark.parametrize("options", [{"conferences": -1}, {"speed": 0}, {"speed": float("nan")}])
 def test_a_show_that_cannot_be_played_is_refused(webhook: Webhook, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         play(webhook, threading.Event(), **options)
