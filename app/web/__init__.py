@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, request
 from redis import RedisError
 from werkzeug.exceptions import HTTPException
 
@@ -15,7 +15,7 @@ from app.store.promises import Promises
 from app.store.snapshots import Snapshots
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
-from app.web import api, health, insights, page, rest, webhook
+from app.web import api, failures, health, insights, page, rest, webhook
 from app.web.access import Access, Grant
 from app.web.answers import failure
 from app.web.control import Control
@@ -79,6 +79,8 @@ def create_app(
 
 
 def _refused(error: HTTPException) -> Response:
+    if request.path.startswith(failures.TWILIOS):
+        return failures.refused(error)
     answer = failure(error.code or 500, error.description or error.name)
     for name, value in error.get_headers():
         if name not in ("Content-Type", "Content-Length"):

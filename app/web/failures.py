@@ -13,6 +13,8 @@ from app.twilio.resources import error, xml
 
 CODES = {401: 20003, 403: 20003, 404: 20404, 405: 20004, 429: 20429}
 BAD_PARAMETER = 20001
+TWILIOS = ("/2010-04-01", "/v1")
+"""How the addresses begin that are answered as by Twilio."""
 BAD_PAGE_TOKEN = 21481
 INTERNAL = 20500
 
@@ -49,30 +51,36 @@ def as_asked(payload: dict[str, object], status: int = 200) -> Response:
     return Response(xml(payload), status, {"Cache-Control": "no-store"}, content_type="application/xml")
 
 
+def failed(failure: Failure) -> Response:
+    """The answer that says so."""
+    return as_asked(error(failure.status, failure.code, str(failure)), failure.status)
+
+
+def refused(exception: HTTPException) -> Response:
+    """The same for what Flask, or whoever asks for credentials, has refused."""
+    status = exception.code or 500
+    message = exception.description or exception.name
+    answer = failed(Failure(status, f"Authenticate: {message}" if status == 401 else message))
+    for name, value in exception.get_headers():
+        if name not in ("Content-Type", "Content-Length"):
+            answer.headers[name] = value
+    return answer
+
+
 def speak_as_twilio(blueprint: Blueprint) -> None:
     """Have whatever fails in this blueprint answered in Twilio's shape."""
+    blueprint.register_error_handler(Failure, failed)
+    blueprint.register_error_handler(HTTPException, refused)
+    for kind in (RedisError, WrongShards):
+        blueprint.register_error_handler(kind, _away)
+    blueprint.register_error_handler(Exception, _broken)
 
-    @blueprint.errorhandler(Failure)
-    def failed(failure: Failure) -> Response:
-        return as_asked(error(failure.status, failure.code, str(failure)), failure.status)
 
-    @blueprint.errorhandler(HTTPException)
-    def refused(exception: HTTPException) -> Response:
-        status = exception.code or 500
-        message = exception.description or exception.name
-        answer = failed(Failure(status, f"Authenticate: {message}" if status == 401 else message))
-        for name, value in exception.get_headers():
-            if name not in ("Content-Type", "Content-Length"):
-                answer.headers[name] = value
-        return answer
+def _away(exception: Exception) -> Response:
+    log.error("redis failed", error=type(exception).__name__)
+    return failed(Failure(503, "Redis does not answer, or cannot: nothing was read or sent. Try again shortly."))
 
-    @blueprint.errorhandler(RedisError)
-    @blueprint.errorhandler(WrongShards)
-    def away(exception: Exception) -> Response:
-        log.error("redis failed", error=type(exception).__name__)
-        return failed(Failure(503, "Redis does not answer, or cannot: nothing was read or sent. Try again shortly."))
 
-    @blueprint.errorhandler(Exception)
-    def broken(exception: Exception) -> Response:
-        log.exception("request failed", error=type(exception).__name__)
-        return failed(Failure(500, "Something is wrong inside Offhook; its log says what."))
+def _broken(exception: Exception) -> Response:
+    log.exception("request failed", error=type(exception).__name__)
+    return failed(Failure(500, "Something is wrong inside Offhook; its log says what."))
