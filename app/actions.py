@@ -20,6 +20,7 @@ FLAGS = ("muted", "hold", "coaching", "end_conference_on_exit")
 STOPPED = ("stopped", "processing", "completed", "absent", "failed")
 """Statuses of a recording that runs no longer."""
 NEVER_ANSWERED = ("busy", "canceled", "failed", "no-answer")
+OVER = (*NEVER_ANSWERED, "completed")
 
 
 def after(known: Sequence[Action], events: Sequence[Event]) -> tuple[Action, ...]:
@@ -38,8 +39,15 @@ def after(known: Sequence[Action], events: Sequence[Event]) -> tuple[Action, ...
     return tuple(action for action in told if action.id not in dropped)
 
 
-def may_have_missed(header: Header, participants: Mapping[str, Participant], record: Action) -> bool:
-    """Whether only the log can tell how an action stands after this record: something told earlier may match it."""
+def may_have_missed(header: Header, participants: Mapping[str, Participant], records: Iterable[Action]) -> bool:
+    """Whether only the log can tell how actions stand after these records: something told earlier may match one."""
+    news: dict[str, Action] = {}
+    for record in records:
+        news[record.id] = _joined(news[record.id], record) if record.id in news else record
+    return any(_may_have_missed(header, participants, record) for record in news.values())
+
+
+def _may_have_missed(header: Header, participants: Mapping[str, Participant], record: Action) -> bool:
     known = next((action for action in header.actions if action.id == record.id), None)
     if known is None:
         shown = [action for action in header.actions if action.finished]
@@ -61,8 +69,12 @@ def _matched_by(action: Action) -> tuple[object, ...]:
 
 
 def _was_told(header: Header, participants: Mapping[str, Participant], action: Action) -> bool:
+    if not action.awaits:
+        return False
     participant = participants.get(action.call_sid or "")
-    if participant and (participant.last_sequence is None or participant.last_sequence > action.after):
+    if participant and (
+        participant.last_sequence is None or participant.last_sequence > action.after or participant.call_status in OVER
+    ):
         return True
     if any(recording.sid == action.recording_sid for recording in header.recordings):
         return True
@@ -100,8 +112,8 @@ def _words(event: Event) -> Iterable[str]:
             yield "recording-stopped"
         return
     yield f"{event.type} {event.announcement}" if event.announcement else event.type
-    if event.type == "conference-end":
-        yield "participant-leave"  # nobody is left
+    if event.type == "conference-end" or (event.call is not None and event.call.status in OVER):
+        yield "participant-leave"  # nobody is left, or has not even come
     for flag in FLAGS:
         standing = getattr(event.leg, flag, None)
         if standing is not None:

@@ -74,6 +74,10 @@ class Ending(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
+DELETED = "deleted"
+"""Status of a recording that Twilio has accepted to delete; no callback tells of it."""
+
+
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
     """A recording as far as its callbacks have told. `status` is Twilio's word; `duration` is in seconds."""
 

@@ -33,7 +33,7 @@ from app.conference import (
     ParticipantStatus,
     Stay,
 )
-from app.events import Answer, Call, Event, Leg, Recording
+from app.events import DELETED, Answer, Call, Event, Leg, Recording
 
 VERSION = 2
 """Of the fold's meaning. A document folded by another version is folded again from its log, not migrated."""
@@ -66,12 +66,12 @@ def advance(conference: Conference, events: Sequence[Event]) -> Conference | Non
     """
     before, ended = conference.header, conference.header.status == "completed"
     participants = dict(conference.participants)
+    if actions.may_have_missed(before, participants, [event.action for event in events if event.action is not None]):
+        return None
     for event in events:
         if ended and event.type == "conference-end":
             return None
         if event.source == "conference" and event.sequence is not None and event.sequence < before.coverage.shown_from:
-            return None
-        if event.action is not None and actions.may_have_missed(before, participants, event.action):
             return None
         if not concerns_a_call(event):
             continue
@@ -107,6 +107,11 @@ def concerns_a_call(event: Event) -> bool:
     )
 
 
+def _is_unknown(event: Event) -> bool:
+    """Whether this is about a call, in words that have no meaning here."""
+    return event.source == "conference" and event.call_sid is not None and event.type not in RULES
+
+
 # The header: merging.
 
 
@@ -136,7 +141,7 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
         started_at=started,
         region=region,
         recordings=tuple(recordings[sid] for sid in sorted(recordings)),
-        actions=actions.after(header.actions, events),
+        actions=actions.after(header.actions, [event for event in events if not _is_unknown(event)]),
         coverage=_covered(header.coverage, events),
     )
 
@@ -510,4 +515,5 @@ RECORDING_PROGRESS = {
     "completed": 5,
     "absent": 5,
     "failed": 5,
+    DELETED: 6,
 }

@@ -51,9 +51,10 @@ class Promises:
 
         Raises redis.RedisError when the promise is not known to be kept: then nothing may be sent.
         """
-        if self.redis.set(keys.promise(name), _encode(Promise(fingerprint)), nx=True, ex=seconds):
-            return None
-        return self.find(name)
+        while not self.redis.set(keys.promise(name), _encode(Promise(fingerprint)), nx=True, ex=seconds):
+            if earlier := self.find(name):
+                return earlier  # else it was taken back meanwhile
+        return None
 
     def find(self, name: str) -> Promise | None:
         """The promise under this name."""

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from redis import Redis
@@ -397,14 +397,20 @@ class Question(NamedTuple):
             self.account in (None, header.account_sid)
             and self.status in (None, header.status)
             and self.friendly_name in (None, header.friendly_name)
-            and self._fits_update(header.updated_at)
+            and within(self.updated, header.updated_at and header.updated_at.replace(microsecond=0))
+            and within(self.created, None if header.created_at is None else int(header.created_at.timestamp()))
         )
 
-    def _fits_update(self, time: datetime | None) -> bool:
-        first, last = self.updated
-        if first is None and last is None:
-            return True
-        return time is not None and (first is None or time >= first) and (last is None or time <= last)
+
+T = TypeVar("T", int, datetime)
+
+
+def within(span: tuple[T | None, T | None], moment: T | None) -> bool:
+    """Whether a moment lies between two, or just any where there are no limits. Twilio's times are whole seconds."""
+    first, last = span
+    if first is None and last is None:
+        return True
+    return moment is not None and (first is None or moment >= first) and (last is None or moment <= last)
 
 
 PASSED_OVER = 20

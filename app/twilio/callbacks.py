@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from app.events import Call, Callback, Ending, Event, Leg, Recording
-from app.twilio.control import Record, read_record
+from app.events import DELETED, Call, Callback, Ending, Event, Leg, Recording
+from app.twilio.control import Record, read_record, without_credentials
 from app.twilio.sids import is_sid
 from app.twilio.signature import Malformed, form_fields
 from app.twilio.times import read_time
@@ -114,7 +114,7 @@ def _conference(told: Mapping[str, str], identity: str) -> Event:
         at=read_time(told.get("Timestamp", "")),
         friendly_name=_words(told, "FriendlyName"),
         leg=_leg(told, kind) if told.get("CallSid") else None,
-        announcement=_words(told, "AnnounceUrl"),
+        announcement=without_credentials(told.get("AnnounceUrl", ""))[:LONGEST_TEXT] or None,
         ending=_ending(told) if kind == "conference-end" else None,
     )
 
@@ -194,15 +194,18 @@ def _recording(told: Mapping[str, str], identity: str) -> Event:
 
 def _control(body: bytes) -> Event:
     record = _record(body)
+    action = record.action
+    deleted = action.verb == "delete-recording" and action.recording_sid and 200 <= (action.status or 0) < 300
     return Event(
         id=blake2b(body, digest_size=12).hexdigest(),
         source="control",
         type=f"control-{record.step}",
         account_sid=record.account_sid,
         conference_sid=record.conference_sid,
-        call_sid=record.action.call_sid,
+        call_sid=action.call_sid,
         friendly_name=record.friendly_name,
-        action=record.action,
+        recording=Recording(sid=str(action.recording_sid), status=DELETED) if deleted else None,
+        action=action,
         answer=record.answer,
     )
 

@@ -29,8 +29,14 @@ DIALLED_WITHIN = timedelta(seconds=60)
 """Twilio queues calls, by default one a second (Twilio docs, Participant resource), before they ring for `Timeout`."""
 
 NOT_KEPT = "(not kept)"
+PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
+"""What a parameter's name can be. A body that is no form reads as one long, strange name."""
 SECRET = re.compile("password|secret|token|passport|sipauth", re.IGNORECASE)
 CREDENTIALS = re.compile(r"(?<=//)[^/?#\s]*@")
+
+PLAIN_HOST = re.compile(r"(?:[^@\[\]]*@)?(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+"""The part of a URL between // and the path: one that no two programs read differently."""
+BLANK = re.compile(r"[\\\s\x00-\x20]")
 
 FLAGS = {
     "Muted": "muted",
@@ -76,7 +82,7 @@ def awaited(verb: Verb, fields: Fields, participant: Participant | None) -> tupl
     if verb == "update-conference" and asked.get("Status") == "completed":
         words.append("conference-end")
     if verb in ("update-conference", "update-participant") and asked.get("AnnounceUrl"):
-        words.append(f"announcement-end {asked['AnnounceUrl'][:256]}")
+        words.append(f"announcement-end {without_credentials(asked['AnnounceUrl'])[:256]}")
     if verb == "update-participant":
         words += _changed(asked, participant)
     return tuple(sorted(words))
@@ -107,8 +113,18 @@ def patience(awaits: Collection[str], fields: Fields) -> timedelta:
 
 
 def without_secrets(fields: Fields) -> list[tuple[str, str]]:
-    """The parameters as they may be written down: no passwords, no tokens, no credentials in URLs."""
-    return [(name, NOT_KEPT if SECRET.search(name) else CREDENTIALS.sub("", value)) for name, value in fields]
+    """The parameters as they may be written down: no passwords, no tokens, no credentials in URLs, no strange names."""
+    return [
+        (name, NOT_KEPT if SECRET.search(name) else without_credentials(value))
+        if PARAMETER.fullmatch(name)
+        else (NOT_KEPT, NOT_KEPT)
+        for name, value in fields
+    ]
+
+
+def without_credentials(url: str) -> str:
+    """A URL as it may be written down."""
+    return CREDENTIALS.sub("", url)
 
 
 class Told(NamedTuple):
@@ -116,6 +132,7 @@ class Told(NamedTuple):
 
     conference_sid: str | None = None
     call_sid: str | None = None
+    recording_sid: str | None = None
     friendly_name: str | None = None
     code: int | None = None
     answer: Answer | None = None
@@ -149,9 +166,9 @@ def read_answer(verb: Verb, status: int, body: bytes) -> Told:
     if verb == "update-conference":
         region = _text(resource.region)
         answer = Answer(created_at=created, updated_at=updated, region=None if region == "unknown" else region)
-        return Told(_sid("CF", resource.sid), None, _text(resource.friendly_name), None, answer)
+        return Told(_sid("CF", resource.sid), friendly_name=_text(resource.friendly_name), answer=answer)
     if verb not in ("add-participant", "update-participant"):
-        return Told(_sid("CF", resource.conference_sid))
+        return Told(_sid("CF", resource.conference_sid), recording_sid=_sid("RE", resource.sid))
     queued = str(resource.queue_time)
     answer = Answer(
         created_at=created,
@@ -161,7 +178,7 @@ def read_answer(verb: Verb, status: int, body: bytes) -> Told:
         call_sid_to_coach=_sid("CA", resource.call_sid_to_coach),
         dialled=verb == "add-participant",
     )
-    return Told(_sid("CF", resource.conference_sid), _sid("CA", resource.call_sid), None, None, answer)
+    return Told(_sid("CF", resource.conference_sid), _sid("CA", resource.call_sid), answer=answer)
 
 
 def _sid(kind: str, word: Any) -> str | None:
@@ -193,22 +210,30 @@ class Addresses(NamedTuple):
 
 def refusal(name: str, value: str, addresses: Addresses) -> str | None:
     """Why a parameter may not be passed on, or None. Only what ends in Url is looked at."""
-    if not name.strip().lower().endswith("url") or not value.strip():
+    text = value.strip()
+    if addresses.hosts is not None and not PARAMETER.fullmatch(name):
+        return "A parameter has a name that Twilio cannot know, and OFFHOOK_URL_HOSTS is set."
+    if not name.strip().lower().endswith("url") or not text:
         return None
     try:
-        url, own = urlsplit(value.strip()), urlsplit(addresses.own)
-        host, path = (url.hostname or "").rstrip("."), normpath(unquote(url.path))
+        url, own = urlsplit(text if "//" in text else f"//{text}"), urlsplit(addresses.own)
+        host = (url.hostname or "").rstrip(".")
     except ValueError:
         return f"{name} is not a URL."
-    if host == own.hostname and path.rstrip("/") == own.path.rstrip("/"):
+    if host == own.hostname and _plain_path(url.path) == _plain_path(own.path):
         return f"{name} is Offhook's own address for callbacks. It answers with no TwiML: Twilio would hang up."
     if addresses.hosts is None:
         return None
-    if url.scheme not in ("http", "https") or re.search(r"[\\\s\x00-\x20]", value.strip()):
+    if url.scheme not in ("http", "https") or not PLAIN_HOST.fullmatch(url.netloc) or BLANK.search(text):
         return f"{name} is not a plain http or https URL."
     if host in addresses.hosts or any(f"*.{parent}" in addresses.hosts for parent in _parents(host)):
         return None
     return f"{name}: its host is not among those that OFFHOOK_URL_HOSTS allows."
+
+
+def _plain_path(path: str) -> str:
+    """A path as a server would take it, however it is spelled."""
+    return normpath("/" + re.sub(r"[/\\]+", "/", unquote(path)).lstrip("/"))
 
 
 def _parents(host: str) -> Iterable[str]:

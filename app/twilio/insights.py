@@ -6,11 +6,12 @@ Twilio's come some minutes after the end; these are there from the first callbac
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.conference import Header, Participant, Status
 from app.events import Event
+from app.twilio.resources import kept
 
 STATUSES: dict[Status, str] = {"init": "not_started", "in-progress": "in_progress", "completed": "completed"}
 CALL_STATUSES = {
@@ -22,6 +23,8 @@ CALL_STATUSES = {
     "no-answer": "noanswer",
     "canceled": "canceled",
 }
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LESS_THAN_A_SECOND = timedelta(seconds=0.5)
 REGIONS = ("us1", "us2", "au1", "br1", "ie1", "jp1", "sg1", "de1", "in1")
 KINDS = {
     "participant-join": "join",
@@ -57,7 +60,7 @@ def conference(header: Header, participants: Iterable[Participant], base: str) -
         "ended_by": header.call_sid_ending_conference,
         "mixer_region": header.region if header.region in REGIONS else None,
         "mixer_region_requested": None,
-        "recording_enabled": True if header.recordings else None,
+        "recording_enabled": True if kept(header.recordings) else None,
         "detected_issues": None,
         "tags": None,
         "tag_info": None,
@@ -75,7 +78,7 @@ def participant(
     `events` are those of the conference's log, where they were asked for.
     """
     coached = participant.coach_told[1] if participant.coach_told else None
-    over = not participant.present
+    over = participant.status in ("complete", "failed")
     return {
         "participant_sid": None,
         "label": participant.label,
@@ -118,7 +121,7 @@ def _times(call_sid: str, events: Iterable[Event]) -> dict[str, list[int]]:
     """When each kind of thing happened to a call, in ms since 1970."""
     times: dict[str, list[int]] = {}
     for event in events:
-        if event.call_sid == call_sid and event.at is not None and event.type in KINDS:
+        if event.call_sid == call_sid and event.at is not None and event.at >= EPOCH and event.type in KINDS:
             times.setdefault(KINDS[event.type], []).append(int(event.at.timestamp() * 1000))
     return {kind: sorted(those) for kind, those in sorted(times.items())}
 
@@ -132,7 +135,7 @@ def _most_at_once(participants: Iterable[Participant]) -> int:
         if joined is not None:
             steps.append((joined, 1))
             if stay.left_at is not None:
-                steps.append((max(stay.left_at, joined), -1))
+                steps.append((stay.left_at if stay.left_at > joined else joined + LESS_THAN_A_SECOND, -1))
     most = here = 0
     for _, step in sorted(steps):
         here += step
@@ -161,4 +164,4 @@ def _underscored(word: str | None) -> str | None:
 
 
 def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if time is None else time.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 from app.conference import Header, Participant
-from app.events import Recording
+from app.events import DELETED, Recording
 from app.twilio.times import rfc_2822
 
 VERSION = "2010-04-01"
@@ -19,6 +19,10 @@ NOT_ALLOWED_IN_XML = dict.fromkeys([*range(0x20), 0xFFFE, 0xFFFF, *range(0xD800,
 for _space in "\t\n\r":
     del NOT_ALLOWED_IN_XML[ord(_space)]
 
+ADDRESSES = (
+    *("uri", "first_page_uri", "next_page_uri", "previous_page_uri"),
+    *("participants", "recordings"),
+)
 Kind = Literal["conferences", "participants", "recordings"]
 Resource = dict[str, Any]
 
@@ -82,6 +86,15 @@ def participant(header: Header, participant: Participant) -> Resource:
     }
 
 
+OF_A_CONFERENCE = ("Conference", "StartConferenceRecordingAPI")
+
+
+def kept(recordings: Iterable[Recording]) -> list[Recording]:
+    """The recordings that a conference's list has: not those of single calls (Twilio docs, Recordings), nor deleted."""
+    ours = (each for each in recordings if each.call_sid is None or each.source in OF_A_CONFERENCE)
+    return [recording for recording in ours if recording.status != DELETED]
+
+
 RECORDING_STATUS = {"started": "in-progress", "resumed": "in-progress", "failed": "absent"}
 """What callbacks call it, and the resource does not know."""
 
@@ -125,10 +138,10 @@ def listing(
     kind: Kind, items: Sequence[Resource], page: int, page_size: int, links: dict[str, str | None]
 ) -> dict[str, Any]:
     """A page of a list. `links` are its own, the first, the next and the previous address, relative to the host."""
-    start = page * page_size
+    start = page * page_size if items else 0
     return {
         kind: items,
-        "end": start + max(0, len(items) - 1),
+        "end": start + len(items) - 1 if items else 0,
         "first_page_uri": links["first"],
         "next_page_uri": links["next"],
         "page": page,
@@ -145,7 +158,7 @@ def xml(payload: dict[str, Any]) -> bytes:
     if "more_info" in payload:
         _fill(ElementTree.SubElement(root, "RestException"), payload)
     elif kind := next((kind for kind in ("conferences", "participants", "recordings") if kind in payload), None):
-        words = {name: _without_json(value) for name, value in payload.items() if name != kind}
+        words = {name: _written(name, value) for name, value in payload.items() if name != kind}
         page = ElementTree.SubElement(root, kind.title(), {name.replace("_", ""): words[name] for name in words})
         for item in payload[kind]:
             _fill(ElementTree.SubElement(page, kind.removesuffix("s").title()), item)
@@ -162,15 +175,15 @@ def _fill(element: ElementTree.Element, resource: dict[str, Any]) -> None:
         if isinstance(value, dict):
             _fill(child, value)
         elif value is not None:
-            child.text = _without_json(value)
+            child.text = _written(name, value)
 
 
-def _without_json(value: Any) -> str:
+def _written(name: str, value: Any) -> str:
     """A value as XML can hold it; addresses of resources lead to XML again."""
     if isinstance(value, bool):
         return str(value).lower()
     text = "" if value is None else str(value).translate(NOT_ALLOWED_IN_XML)
-    if text.startswith(f"/{VERSION}/"):
+    if name in ADDRESSES:
         path, mark, query = text.partition("?")
         return path.removesuffix(".json") + mark + query
     return text

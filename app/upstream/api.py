@@ -29,6 +29,7 @@ FORWARDED_BY = "Offhook-Forwarded"
 
 USER_AGENT = f"offhook/{version('offhook')}"
 
+logging.getLogger("urllib3").setLevel(logging.WARNING)  # it would log paths and queries: names, labels, numbers
 silent = logging.getLogger("offhook.upstream.quiet")
 silent.disabled = True  # the client would log numbers and names
 
@@ -62,11 +63,10 @@ class Twilio:
         self.base_url = base_url
         self.logins = logins
         self.places = threading.BoundedSemaphore(AT_ONCE)
-        self.http = TwilioHttpClient(timeout=PATIENCE, logger=silent, request_hooks={"response": _as_utf_8})
-        assert self.http.session is not None  # noqa: S101 - its default
-        self.http.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.session = requests.Session()
+        self.session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
-            self.http.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE, max_retries=0))
+            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE, max_retries=0))
 
     def can_reach(self, account_sid: str) -> bool:
         """Whether there are credentials for this account."""
@@ -94,8 +94,13 @@ class Twilio:
         if body:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         name, secret = self.logins[account_sid]
+        # One for each request: it keeps the last answer in itself, where another thread's could take its place.
+        client = TwilioHttpClient(
+            pool_connections=False, timeout=PATIENCE, logger=silent, request_hooks={"response": _plain}
+        )
+        client.session = self.session
         try:
-            answer = self.http.request(
+            answer = client.request(
                 method,
                 self.base_url + target,
                 data=body,
@@ -107,6 +112,8 @@ class Twilio:
         except requests.Timeout as error:
             raise Unanswered("it did not answer in time", sent=True, timed_out=True) from error
         except requests.RequestException as error:
+            if error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
+                raise Unanswered("it did not end its answer in time", sent=True, timed_out=True) from error
             refused = _never_connected(error)
             why = "it could not be connected to" if refused else "the connection broke before its answer"
             raise Unanswered(why, sent=not refused, timed_out=False) from error
@@ -115,9 +122,10 @@ class Twilio:
         return Answer(answer.status_code, {**kept, **({"Content-Type": media} if media else {})}, answer.text.encode())
 
 
-def _as_utf_8(response: Any, **_: Any) -> None:
-    """Without this the client would guess, and a guess may change what Twilio said."""
+def _plain(response: Any, **_: Any) -> None:
+    """Leave nothing to be guessed: text is UTF-8, and a redirect leads nowhere, not even to be looked at."""
     response.encoding = "utf-8"
+    response.headers.pop("Location", None)
 
 
 def _never_connected(error: requests.RequestException) -> bool:

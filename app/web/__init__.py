@@ -8,6 +8,7 @@ import structlog
 from flask import Flask, Response, request
 from redis import RedisError
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from app.conference import Status
 from app.store.inbox import Inbox
@@ -26,6 +27,13 @@ LARGEST_BODY = 64 * 1024
 """Bytes. Twilio's status callbacks are well under 2 KiB."""
 
 log = structlog.get_logger("offhook.web")
+
+
+class Anything(BaseConverter):
+    """The rest of a path, whatever is in it: labels may hold slashes and line breaks."""
+
+    regex = r"[\s\S]+?"
+    part_isolating = False
 
 
 def create_app(
@@ -55,6 +63,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.url_map.strict_slashes = False  # a redirect would lose Twilio's parameters
     app.url_map.merge_slashes = False
+    app.url_map.converters["anything"] = Anything
     refusals = Refusals(inbox.redis)
     access = Access(keys, parents, api_keys)
     intake = Intake(inbox, nudge, prepare)

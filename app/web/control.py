@@ -9,7 +9,7 @@ import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 import structlog
@@ -87,6 +87,7 @@ class Request(NamedTuple):
     by: str
     body: bytes
     query: str
+    """In one plain encoding, which nothing on the way will change."""
     fields: Fields
 
     @property
@@ -155,13 +156,15 @@ class Control:
             raise Failure(403, "No Auth Token is configured for this account: Twilio would not let us in.")
         if aim.conference in (".", "..") or not aim.conference:
             raise Failure(400, "A conference cannot be named so")
-        body, query = request.get_data(cache=False), target().partition("?")[2]
+        body, raw_query = request.get_data(cache=False), target().partition("?")[2].encode("latin-1")
         if body and request.mimetype != FORM:
             raise Failure(400, f"Content-Type: expected {FORM}, as Twilio takes it")
         try:
-            pairs = form_fields(body) + form_fields(query.encode("latin-1"))
+            in_query, in_body = form_fields(raw_query), form_fields(body)
         except Malformed as malformed:
             raise Failure(400, str(malformed)) from malformed
+        query = urlencode(in_query, quote_via=quote)
+        pairs = [*in_body, *in_query]
         fields = [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in pairs]
         addresses = Addresses(self.url_hosts, self.own_address or f"{request.host_url.rstrip('/')}{WEBHOOK}")
         for name, value in fields:
@@ -213,7 +216,7 @@ class Control:
             by=action.by,
             account=aim.account,
             conference_sid=home,
-            parameters=sorted({name for name, _ in asked.fields}),
+            parameters=sorted({name for name, _ in without_secrets(asked.fields)}),
         )
         if home is not None:
             self._record("requested", asked, home, action)
@@ -286,7 +289,12 @@ class Control:
     def _write_down(self, asked: Request, home: str | None, outcome: Action, answer: Answer) -> None:
         """Twilio has done it or not by now: whatever goes wrong here must not take its answer from the client."""
         told = read_answer(asked.target.verb, answer.status, answer.body) if outcome.status else Told()
-        outcome = replace(outcome, code=told.code)
+        outcome = replace(
+            outcome,
+            code=told.code,
+            call_sid=told.call_sid or outcome.call_sid,
+            recording_sid=told.recording_sid or outcome.recording_sid,
+        )
         outcome = replace(outcome, state=state_of(outcome))
         log.info(
             "control answered",
@@ -303,7 +311,7 @@ class Control:
         sid = told.conference_sid or home or (asked.target.conference if done else None)
         try:
             if sid is not None and is_sid("CF", sid) and (done or home is not None):
-                self._record("answered", asked, sid, replace(outcome, call_sid=told.call_sid or outcome.call_sid), told)
+                self._record("answered", asked, sid, outcome, told)
             if home is not None and sid != home:  # the name has passed to another conference meanwhile
                 self._record("answered", asked, home, outcome)
         except (RedisError, WrongShards) as error:

@@ -37,11 +37,11 @@ def not_here() -> Failure:
 
 def wants_json() -> bool:
     """Whether JSON is asked for, by `.json`, by Accept, or because no other form exists. Twilio's default is XML."""
-    if request.path.startswith("/v1/") or request.path.endswith(".json"):
+    path = request.path.rstrip("/")
+    if path.startswith("/v1") or path.endswith(".json"):
         return True
-    return not request.path.endswith(".xml") and any(
-        media == "application/json" for media, _ in request.accept_mimetypes
-    )
+    accepted = {media for media, quality in request.accept_mimetypes if quality > 0}
+    return not path.endswith(".xml") and "application/json" in accepted
 
 
 def as_asked(payload: dict[str, object], status: int = 200) -> Response:

@@ -45,7 +45,7 @@ def create(*, snapshots: Snapshots, access: Access, public_url: str | None) -> B
     @summaries.get("/Conferences")
     def conferences() -> Response:
         reader = access.reader()
-        where, filters = pages.asked(), _filters(CONFERENCE_FILTERS)
+        where, filters = pages.asked("CF"), _filters(CONFERENCE_FILTERS)
         headers, part = _listed(reader, filters, where)
         found = snapshots.conferences([header.sid for header in headers])
         items = [insights.conference(each.header, each.participants.values(), base()) for each in found]
@@ -69,7 +69,7 @@ def create(*, snapshots: Snapshots, access: Access, public_url: str | None) -> B
     @summaries.get("/Conferences/<sid>/Participants")
     def participants(sid: str) -> Response:
         known = _known(access.reader(), sid)
-        where, filters = pages.asked(), _filters(("ParticipantSid", "Label", "Events"))
+        where, filters = pages.asked("CA"), _filters(("ParticipantSid", "Label", "Events"))
         asked_for = {
             pages.place(each.call_sid, each.created_at): each
             for each in known.participants.values()
@@ -79,7 +79,7 @@ def create(*, snapshots: Snapshots, access: Access, public_url: str | None) -> B
         path = f"{base()}/v1/Conferences/{sid}/Participants"
         return as_asked(_page("participants", _summed(known, shown), path, filters, where, part))
 
-    @summaries.get("/Conferences/<sid>/Participants/<path:who>")
+    @summaries.get("/Conferences/<sid>/Participants/<anything:who>")
     def participant(sid: str, who: str) -> Response:
         known = _known(access.reader(), sid)
         labelled = [each for each in known.in_order() if each.label == who]

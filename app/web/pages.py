@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 from flask import request
 
 from app.conference import Header, read_header
-from app.store.index import Place
+from app.store.index import LATEST, Place
 from app.store.snapshots import Question, Snapshots
 from app.web.failures import BAD_PAGE_TOKEN, Failure
 
@@ -42,12 +42,15 @@ class Part(NamedTuple):
     newer_than: Place | None
 
 
-def asked() -> Asked:
-    """From the query of the current request. PageSize is clamped, not refused: SDKs send whatever limit they have."""
+def asked(kind: str) -> Asked:
+    """From the query of the current request, for a list of things whose sids begin with `kind`.
+
+    PageSize is clamped, not refused: SDKs send whatever limit they have.
+    """
     size, page = (_number(name, usual) for name, usual in (("PageSize", USUAL), ("Page", 0)))
     token = request.args.get("PageToken", "")
     found = TOKEN.fullmatch(token)
-    if token and not found:
+    if token and (not found or not found[2].startswith(kind)):
         raise Failure(400, "PageToken is not one that this list has given out", BAD_PAGE_TOKEN)
     at = Place(int(found[3], 16), found[2]) if found else None
     return Asked(min(max(1, size), LARGEST), page, at, bool(found and found[1] == "B"))
@@ -55,9 +58,9 @@ def asked() -> Asked:
 
 def _number(name: str, usual: int) -> int:
     text = request.args.get(name) or str(usual)
-    if not re.fullmatch("[0-9]{1,9}", text):
+    if not re.fullmatch("[0-9]+", text):
         raise Failure(400, f"{name} is not a whole number")
-    return int(text)
+    return int(text[:10])
 
 
 def conferences(snapshots: Snapshots, question: Question, where: Asked) -> tuple[list[Header], Part]:
@@ -65,8 +68,11 @@ def conferences(snapshots: Snapshots, question: Question, where: Asked) -> tuple
     found, further = snapshots.page(question, where.place, where.size + 1, newer=where.newer)
     shown, more = cut([read_header(header) for header in found], where)
     part = beside([place(header.sid, header.created_at) for header in shown], where, more)
-    if not more and further is not None:  # much had to be passed over: there may be more beyond
-        part = part._replace(newer_than=further) if where.newer else part._replace(older_than=further)
+    if not more and further is not None:  # much had to be passed over: there may be more beyond, and nothing up to it
+        if where.newer:
+            part = Part(part.older_than if shown else further, further)
+        else:
+            part = Part(further, part.newer_than if shown else further)
     return shown, part
 
 
@@ -96,6 +102,11 @@ def cut(found: list[T], where: Asked) -> tuple[list[T], bool]:
 
 def beside(places: Sequence[Place], where: Asked, more: bool) -> Part:
     """What stands beside the places that are shown. `more`: further on in the direction that was asked for."""
+    if not places and where.place:  # nothing more in this direction: the list's end is on the other side
+        kind = where.place.sid[:2]
+        if where.newer:
+            return Part(Place(LATEST, kind + "f" * 32), None)
+        return Part(None, Place(0, kind + "0" * 32))
     if not places:
         return Part(None, None)
     first, last = places[0], places[-1]

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, request
 
 from app.conference import Conference, Participant, Status
 from app.store.index import Created, Place
-from app.store.snapshots import Question, Snapshots
+from app.store.snapshots import Question, Snapshots, within
 from app.twilio import resources
 from app.twilio.sids import is_sid
 from app.twilio.times import read_time
@@ -37,7 +37,7 @@ def create(*, snapshots: Snapshots, access: Access, control: Control, list_statu
     speak_as_twilio(rest)
 
     @rest.route(
-        f"/{resources.VERSION}/<path:resource>",
+        f"/{resources.VERSION}/<anything:resource>",
         methods=["GET", "POST", "DELETE", "PUT", "PATCH"],
         provide_automatic_options=False,
     )
@@ -82,7 +82,7 @@ def create(*, snapshots: Snapshots, access: Access, control: Control, list_statu
 
     def _conferences(account: str) -> dict[str, Any]:
         filters = _filters(CONFERENCE_FILTERS)
-        question, where = _question(account, filters, list_status), pages.asked()
+        question, where = _question(account, filters, list_status), pages.asked("CF")
         headers, part = pages.conferences(snapshots, question, where)
         items = [resources.conference(header) for header in headers]
         return _listing("conferences", f"{resources.accounts_path(account)}/Conferences", items, filters, where, part)
@@ -154,6 +154,8 @@ def _question(account: str, filters: Mapping[str, str], usual: Status | None) ->
     call_sid = filters.get("ParticipantCallSid")
     if call_sid is not None and not is_sid("CA", call_sid):
         raise Failure(400, "ParticipantCallSid: expected CA and 32 hexadecimal digits")
+    if call_sid is not None and "ParticipantLabel" in filters:
+        raise Failure(400, "ParticipantCallSid and ParticipantLabel: ask with one of the two")
     first, last = _span(filters, "DateCreated")
     touched = _span(filters, "DateUpdated")
     ends = [moment for moment in (last, touched[1]) if moment is not None]  # created before it was last changed
@@ -199,7 +201,7 @@ def _seconds(moment: datetime | None) -> int | None:
 
 
 def _participants(conference: Conference) -> dict[str, Any]:
-    filters, where = _filters(PARTICIPANT_FILTERS), pages.asked()
+    filters, where = _filters(PARTICIPANT_FILTERS), pages.asked("CA")
     wanted = {name.lower(): _flag(name, text) for name, text in filters.items()}
     listed = {
         pages.place(each.call_sid, each.created_at): resources.participant(conference.header, each)
@@ -230,19 +232,18 @@ def _standing(participant: Participant) -> tuple[bool, Place]:
 
 
 def _recordings(conference: Conference) -> dict[str, Any]:
-    filters, where = _filters(RECORDING_FILTERS), pages.asked()
-    first, last = _span(filters, "DateCreated")
+    filters, where = _filters(RECORDING_FILTERS), pages.asked("RE")
+    span = _span(filters, "DateCreated")
     listed = {
         pages.place(each.sid, each.start_time): resources.recording(conference.header, each)
-        for each in conference.header.recordings
-        if (first is None or (each.start_time is not None and each.start_time >= first))
-        and (last is None or (each.start_time is not None and each.start_time <= last))
+        for each in resources.kept(conference.header.recordings)
+        if within(span, each.start_time and each.start_time.replace(microsecond=0))
     }
     return _sublist("recordings", conference, listed, filters, where)
 
 
 def _recording(conference: Conference, sid: str) -> dict[str, Any]:
-    for recording in conference.header.recordings:
+    for recording in resources.kept(conference.header.recordings):
         if recording.sid == sid:
             return resources.recording(conference.header, recording)
     raise not_here()

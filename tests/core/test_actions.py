@@ -10,8 +10,10 @@ from msgspec.structs import replace
 
 from app import actions
 from app.conference import ACTIONS_SHOWN
-from app.events import Action, Event
+from app.events import Action, Callback, Event
 from app.fold import fold
+from app.twilio.callbacks import read
+from app.twilio.control import Record, encode_record
 from tests.cast import ACCOUNT, ANNA, BEN, NOON, ROOM, event, progress, said
 
 URL = "https://example.com/announcement.mp3"
@@ -148,3 +150,15 @@ def test_the_newest_finished_ones_are_shown_and_every_unfinished_one() -> None:
     waiting = action(id="w", requested_at=NOON - timedelta(hours=1))
     shown = actions.after((), [record(each) for each in [*finished, waiting]])
     assert [each.id for each in shown] == ["w", *(f"f{n:02}" for n in range(5, ACTIONS_SHOWN + 5))]
+
+
+def test_a_recording_whose_deletion_twilio_accepted_is_marked_so_for_good() -> None:
+    told = {"AccountSid": ACCOUNT, "ConferenceSid": ROOM, "RecordingSid": RECORDING, "RecordingStatus": "completed"}
+    deletion = action(verb="delete-recording", call_sid=None, recording_sid=RECORDING, awaits=(), status=204)
+    written_down = Record(
+        step="answered", account_sid=ACCOUNT, conference_sid=ROOM, resource="", parameters=[], action=deletion
+    )
+    answered = read(Callback(body=encode_record(written_down), media="control", received_at=0, key="operator"))
+    for events in ([event(told), answered], [answered, event(told)]):
+        [recording] = fold(events).header.recordings
+        assert (recording.sid, recording.status) == (RECORDING, "deleted")

@@ -270,6 +270,35 @@ def test_accounts_need_no_main_account(write: WriteFile) -> None:
     assert list(from_env({"OFFHOOK_ACCOUNTS_FILE": write(text)}).accounts) == [OTHER]
 
 
+def test_twilio_is_asked_with_an_accounts_newest_token_or_else_its_parents(accounts: Accounts) -> None:
+    environ = accounts(
+        f"""
+        [[account]]
+        sid = "{SUB}"
+        parent = "{MAIN}"
+
+        [[account]]
+        sid = "{OTHER}"
+        tokens = ["new", "old"]
+        """
+    )
+    found = from_env(environ).accounts
+    logins = {sid: account.login and (account.login[0], account.login[1].secret) for sid, account in found.items()}
+    token = found[MAIN].keys[0].secret
+    assert logins == {MAIN: (MAIN, token), SUB: (MAIN, token), OTHER: (OTHER, b"new")}
+
+
+def test_an_account_of_shared_keys_alone_cannot_be_asked_for_at_twilio(accounts: Accounts) -> None:
+    environ = accounts(
+        f"""
+        [[account]]
+        sid = "{OTHER}"
+        shared_keys = [{{id = "MK1", secret = "shared"}}]
+        """
+    )
+    assert from_env(environ).accounts[OTHER].login is None
+
+
 def test_an_account_without_any_key_is_refused(accounts: Accounts) -> None:
     problem = only_problem(accounts(f'[[account]]\nsid = "{OTHER}"'))
     assert problem.startswith("OFFHOOK_ACCOUNTS_FILE, account 1: no key")
@@ -445,6 +474,14 @@ def test_the_queue_may_have_a_redis_of_its_own() -> None:
     assert (settings.redis_url, settings.rq_redis_url) == (None, "redis://queue")
 
 
+def test_an_api_key_may_be_for_one_account() -> None:
+    main = {"TWILIO_ACCOUNT_SID": MAIN, "TWILIO_AUTH_TOKEN": TOKEN}
+    [key] = from_env({**main, "OFFHOOK_API_KEYS": f"bob:with:{TOKEN}:control:{MAIN}"}).api_keys
+    assert (key.secret, key.scope, key.account) == (f"with:{TOKEN}".encode(), "control", MAIN)
+    problem = only_problem({**main, "OFFHOOK_API_KEYS": f"bob:{TOKEN}:control:{OTHER}"})
+    assert problem.startswith("OFFHOOK_API_KEYS, key 1: its account is not configured")
+
+
 @pytest.mark.parametrize("name", ["REDIS_URL", "RQ_REDIS_URL"])
 @pytest.mark.parametrize(
     "url",
@@ -529,6 +566,25 @@ def test_log_levels_are_four_words() -> None:
     for level in ("debug", "info", "warning", "error"):
         assert from_env({"OFFHOOK_LOG_LEVEL": level}).log_level == level
     assert "one of debug, info, warning, error" in only_problem({"OFFHOOK_LOG_LEVEL": "verbose"})
+
+
+def test_a_list_shows_all_conferences_unless_told_otherwise() -> None:
+    assert from_env({}).list_status == "all"
+    for status in ("all", "init", "in-progress", "completed"):
+        assert from_env({"OFFHOOK_LIST_STATUS": status}).list_status == status
+    assert "one of all, init, in-progress, completed" in only_problem({"OFFHOOK_LIST_STATUS": "live"})
+
+
+def test_hosts_of_urls_are_any_or_those_that_are_named() -> None:
+    assert from_env({}).url_hosts is None
+    named = from_env({"OFFHOOK_URL_HOSTS": "sounds.example.com, *.CDN.example.com,localhost"}).url_hosts
+    assert named == {"sounds.example.com", "*.cdn.example.com", "localhost"}
+
+
+@pytest.mark.parametrize("host", ["https://example.com", "example.com/", "a b", "*", "*.", "exa*mple.com", ""])
+def test_what_is_no_host_name_is_refused(host: str) -> None:
+    problem = only_problem({"OFFHOOK_URL_HOSTS": f"example.com,{host}"})
+    assert problem.startswith("OFFHOOK_URL_HOSTS, host 2: not a host name")
 
 
 # Names

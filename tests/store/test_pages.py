@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import get_args
+from datetime import datetime, timedelta
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -92,6 +93,118 @@ def test_any_question_is_answered_newest_first_with_all_that_fits_and_nothing_el
     redis.flushall()
     write(inbox, snapshots, *conferences)
     assert walked(snapshots, question, most) == answers(conferences, question)
+
+
+def walked_back(snapshots: Snapshots, question: Question, place: Place, most: int) -> list[str]:
+    """What comes before a place, read page by page towards the newest; as it stands in the list."""
+    after: Place | None = place
+    found: list[str] = []
+    for _ in range(1_000):
+        headers, after = snapshots.page(question, after, most, newer=True)
+        assert len(headers) <= most
+        found = [*(read_header(header).sid for header in headers), *found]
+        if after is None:
+            return found
+    raise AssertionError("the list has no beginning")
+
+
+@given(rooms, questions, st.integers(0, 7), st.integers(0, 200), st.integers(1, 8))
+@on_the_real_store
+def test_from_any_place_a_list_can_be_read_both_ways(
+    redis: Redis,
+    inbox: Inbox,
+    snapshots: Snapshots,
+    conferences: list[Conference],
+    question: Question,
+    second: int,
+    number: int,
+    most: int,
+) -> None:
+    redis.flushall()
+    write(inbox, snapshots, *conferences)
+    place = Place(int(at(second).timestamp()), f"CF{number:032x}")
+    places = {conference.header.sid: place_of(conference.header) for conference in conferences}
+    everything = answers(conferences, question)
+    assert walked_back(snapshots, question, place, most) == [sid for sid in everything if places[sid] > place]
+    older, _ = snapshots.page(question, place, 1_000)
+    assert [read_header(header).sid for header in older] == [sid for sid in everything if places[sid] < place]
+
+
+def test_the_page_before_a_place_is_the_nearest(inbox: Inbox, snapshots: Snapshots) -> None:
+    conferences = [room(n, at(n)) for n in range(10)]
+    write(inbox, snapshots, *conferences)
+    headers, further = snapshots.page(Question(), place_of(conferences[3].header), 2, newer=True)
+    assert [read_header(header).sid for header in headers] == [conferences[n].header.sid for n in (5, 4)]
+    assert further == place_of(conferences[5].header)
+    assert snapshots.page(Question(), place_of(conferences[9].header), 2, newer=True) == ([], None)
+
+
+moments = st.one_of(st.none(), st.integers(-1, 8).map(at))
+
+
+@given(
+    rooms,
+    st.lists(st.one_of(st.none(), st.integers(0, 6)), min_size=25, max_size=25),
+    questions,
+    st.tuples(moments, moments),
+    st.tuples(moments, moments),
+    st.integers(1, 8),
+)
+@on_the_real_store
+def test_a_question_may_have_limits_of_time(
+    redis: Redis,
+    inbox: Inbox,
+    snapshots: Snapshots,
+    conferences: list[Conference],
+    ages: list[int | None],
+    question: Question,
+    created: tuple[datetime | None, datetime | None],
+    updated: tuple[datetime | None, datetime | None],
+    most: int,
+) -> None:
+    redis.flushall()
+    conferences = [
+        Conference(replace(each.header, updated_at=_later(each.header.created_at, age)), each.participants)
+        for each, age in zip(conferences, ages, strict=False)
+        if each.header.created_at is not None
+    ]
+    write(inbox, snapshots, *conferences)
+    first, last = (None if moment is None else int(moment.timestamp()) for moment in created)
+    question = question._replace(created=(first, last), updated=updated)
+    places = {each.header.sid: (place_of(each.header), each.header.updated_at) for each in conferences}
+    expected = [
+        sid
+        for sid in answers(conferences, question)
+        if _between(places[sid][0].created, first, last)
+        and (updated == (None, None) or (places[sid][1] is not None and _between(places[sid][1], *updated)))
+    ]
+    assert walked(snapshots, question, most) == expected
+    beginning = Place(0, "")
+    assert walked_back(snapshots, question, beginning, most) == expected
+
+
+def _later(time: datetime | None, seconds: int | None) -> datetime | None:
+    return None if time is None or seconds is None else time + timedelta(seconds=seconds)
+
+
+def _between(value: Any, first: Any, last: Any) -> bool:
+    return (first is None or value >= first) and (last is None or value <= last)
+
+
+@pytest.mark.parametrize(("first", "last"), [(-86_400, None), (None, 256**5), (-1, 256**6), (0, 256**5 - 1)])
+def test_limits_beyond_what_an_index_can_hold_exclude_nothing(
+    inbox: Inbox, snapshots: Snapshots, first: int | None, last: int | None
+) -> None:
+    write(inbox, snapshots, room(1, at(1)), room(2, at(0)))
+    assert walked(snapshots, Question(created=(first, last)), 10) == [f"CF{1:032x}", f"CF{2:032x}"]
+
+
+@pytest.mark.parametrize(("first", "last"), [(None, -1), (256**5, None), (10, 9), (256**6, -(256**6))])
+def test_limits_that_leave_no_time_are_answered_with_nothing(
+    inbox: Inbox, snapshots: Snapshots, first: int | None, last: int | None
+) -> None:
+    write(inbox, snapshots, room(1, at(0)), room(2, None))
+    assert walked(snapshots, Question(created=(first, last)), 10) == []
 
 
 @given(rooms, st.sampled_from([None, ACCOUNT, OTHER]))
@@ -274,6 +387,7 @@ def test_one_page_reads_only_so_much_and_says_where_to_read_on(inbox: Inbox, sna
     found = list(pages(snapshots, question, 3))
     assert len(found) > 300 / (3 * PASSED_OVER) - 1
     assert [sid for page in found for sid in page] == [f"CF{5_000:032x}"]
+    assert walked_back(snapshots, question, Place(0, ""), 3) == [f"CF{5_000:032x}"]
 
 
 def cost(redis: Redis, snapshots: Snapshots, question: Question, after: Place | None) -> tuple[dict[str, int], int]:
