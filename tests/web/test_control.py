@@ -441,7 +441,7 @@ def test_parameters_arrive_byte_for_byte(room: Site, upstream: Upstream, body: b
 @pytest.mark.parametrize("query", ["Label=100%&CallerId=a%20b", "X=Büro", "X=a;b&=c&&d", "a=%252F&b='{}|^`"])
 def test_an_oddly_written_query_still_says_the_same(room: Site, upstream: Upstream, query: str) -> None:
     sent = query.encode().decode("latin-1")  # as a server hands over bytes
-    change(room, f"{HERE}.json", {"Status": "completed"}, environ_overrides={"REQUEST_URI": f"{HERE}.json?{sent}"})
+    change(room, f"{HERE}.json", {"Status": "completed"}, environ_overrides={"RAW_URI": f"{HERE}.json?{sent}"})
     [asked] = upstream.asked
     assert form_fields(asked.target.partition("?")[2].encode()) == form_fields(query.encode())
 
