@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -22,8 +22,9 @@ from app.twilio.signature import Key
 from app.upstream.api import Twilio
 from app.web import create_app
 from app.web.access import Grant
-from tests.cast import ACCOUNT, TOKEN
+from tests.cast import ACCOUNT, TOKEN, said
 from tests.conftest import SHARDS
+from tests.described import check
 from workers.drain import Drain
 
 OURS = "https://hooks.example.com"
@@ -143,6 +144,50 @@ class Site:
         answer = self.ask(path, who, **more)
         assert answer.status_code == 200, answer.get_data(as_text=True)
         return answer.get_json()
+
+
+TOKENS = {ACCOUNT: TOKEN, CHILD: CHILD_TOKEN, STRANGER: STRANGERS_TOKEN}
+
+Known = tuple[str, str, str, str, Mapping[str, str]]
+"""A conference's sid, account, name and status, and the labels of its people by call."""
+
+
+def room(number: int) -> str:
+    """The sid of a conference by its number."""
+    return f"CF{number:032x}"
+
+
+def populate(site: Site, conferences: Iterable[Known]) -> None:
+    """Tell of these, the last of them the newest."""
+    for place, (sid, account, name, status, people) in enumerate(conferences):
+        about: dict[str, Any] = {"room": sid, "AccountSid": account, "FriendlyName": name}
+        told = [said("announcement-end", number=1, second=place * 10, **about)]
+        for number, (call, label) in enumerate(people.items(), start=2):
+            told.append(
+                said("participant-join", call, number=number, second=place * 10, ParticipantLabel=label, **about)
+            )
+        if status == "completed":
+            told.append(said("conference-end", number=9, second=place * 10 + 5, **about))
+        site.tell(*told, token=TOKENS[account])
+    site.fold()
+
+
+def asked(site: Site, path: str, status: int = 200, who: tuple[str, str] | None = OPERATOR, **more: Any) -> Any:
+    """The JSON of a Twilio-compatible address's answer, which has this status and is as the description says."""
+    answer = site.ask(path, who, **more)
+    assert answer.status_code == status, answer.get_data(as_text=True)
+    check("GET", path, status, answer.data, answer.content_type)
+    assert answer.headers["Cache-Control"] == "no-store"
+    return answer.get_json()
+
+
+def refused(site: Site, path: str, status: int, code: int, **more: Any) -> str:
+    """The message of a failure in Twilio's shape."""
+    failure = asked(site, path, status, **more)
+    assert (failure["status"], failure["code"]) == (status, code)
+    assert failure["more_info"] == f"https://www.twilio.com/docs/errors/{code}"
+    message: str = failure["message"]
+    return message
 
 
 @pytest.fixture

@@ -20,14 +20,18 @@ from app.store.snapshots import Snapshots
 from app.web.api import DEAD_LETTERS_SHOWN
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, ROOM, progress, said
 from tests.conftest import SHARDS
-from tests.web.conftest import CHILD, CHILD_TOKEN, OPERATOR, OWNER, STRANGER, STRANGERS_TOKEN, SUBACCOUNT, Site
+from tests.web.conftest import (
+    CHILD,
+    OPERATOR,
+    OWNER,
+    STRANGER,
+    SUBACCOUNT,
+    Site,
+    populate,
+    room,
+)
 
 EMPTY_PAGE: dict[str, Any] = {"conferences": [], "next": None}
-
-
-def room(number: int) -> str:
-    """The sid of a conference by its number."""
-    return f"CF{number:032x}"
 
 
 def listed(site: Site, query: str = "", who: tuple[str, str] = OPERATOR) -> list[str]:
@@ -98,23 +102,12 @@ KNOWN = [
     (room(6), CHILD, "Retro", ENDED, {CLEO: "cleo"}),
     (room(7), STRANGER, "Stand-up", STANDING, {ANNA: "anna"}),
 ]
-TOKENS = {ACCOUNT: OWNER[1], CHILD: CHILD_TOKEN, STRANGER: STRANGERS_TOKEN}
 
 
 @pytest.fixture
 def several(site: Site) -> Site:
     """The conferences of KNOWN, the last of them the newest."""
-    for place, (sid, account, name, status, people) in enumerate(KNOWN):
-        about: dict[str, Any] = {"room": sid, "AccountSid": account, "FriendlyName": name}
-        told = [said("announcement-end", number=1, second=place * 10, **about)]
-        for number, (call, label) in enumerate(people.items(), start=2):
-            told.append(
-                said("participant-join", call, number=number, second=place * 10, ParticipantLabel=label, **about)
-            )
-        if status == ENDED:
-            told.append(said("conference-end", number=9, second=place * 10 + 5, **about))
-        site.tell(*told, token=TOKENS[account])
-    site.fold()
+    populate(site, KNOWN)
     return site
 
 

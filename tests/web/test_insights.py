@@ -18,21 +18,23 @@ from structlog.testing import capture_logs
 from app.events import Action, Answer, Callback
 from app.store.snapshots import PASSED_OVER
 from app.twilio.control import Record, encode_record
-from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, ROOM, TOKEN, at, progress, said
+from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, ROOM, at, progress, said
 from tests.described import check
 from tests.store import rooms
 from tests.web.conftest import (
     CHILD,
-    CHILD_TOKEN,
     OPERATOR,
     OURS,
     OUTSIDER,
     OWNER,
     STRANGER,
-    STRANGERS_TOKEN,
     SUBACCOUNT,
     TENANT,
+    TOKENS,
     Site,
+    asked,
+    refused,
+    room,
 )
 
 LIST = "/v1/Conferences"
@@ -40,29 +42,6 @@ ONE = f"{LIST}/{ROOM}"
 PEOPLE = f"{ONE}/Participants"
 PATHS = [LIST, ONE, PEOPLE, f"{PEOPLE}/{ANNA}", f"{PEOPLE}/anna"]
 """One of each kind; all are there once `meeting` has been told."""
-TOKENS = {ACCOUNT: TOKEN, CHILD: CHILD_TOKEN, STRANGER: STRANGERS_TOKEN}
-
-
-def room(number: int) -> str:
-    """The sid of a conference by its number."""
-    return f"CF{number:032x}"
-
-
-def asked(site: Site, path: str, status: int = 200, who: tuple[str, str] | None = OPERATOR, **more: Any) -> Any:
-    """The JSON of an answer, which has this status and is as the description says."""
-    answer = site.ask(path, who, **more)
-    assert answer.status_code == status, answer.get_data(as_text=True)
-    check("GET", path, status, answer.data, answer.content_type)
-    assert answer.headers["Cache-Control"] == "no-store"
-    return answer.get_json()
-
-
-def refused(site: Site, path: str, status: int, code: int, **more: Any) -> str:
-    """The message of a failure in Twilio's shape."""
-    failure = asked(site, path, status, **more)
-    assert (failure["status"], failure["code"]) == (status, code)
-    message: str = failure["message"]
-    return message
 
 
 def listed(site: Site, query: str = "", **more: Any) -> list[str]:

@@ -26,18 +26,19 @@ from tests.described import check
 from tests.store import rooms
 from tests.web.conftest import (
     CHILD,
-    CHILD_TOKEN,
     OPERATOR,
     OUTSIDER,
     OWNER,
     STRANGER,
-    STRANGERS_TOKEN,
     SUBACCOUNT,
     TENANT,
     Site,
+    asked,
+    populate,
+    refused,
+    room,
 )
 
-TOKENS = {ACCOUNT: OWNER[1], CHILD: CHILD_TOKEN, STRANGER: STRANGERS_TOKEN}
 DAVE = "CA" + "4" * 32
 
 
@@ -60,29 +61,6 @@ PATHS = [
     f"{ONE}/Recordings/{TAPE}.json",
 ]
 """One of each kind; all are there once `meeting` has been told."""
-
-
-def room(number: int) -> str:
-    """The sid of a conference by its number."""
-    return f"CF{number:032x}"
-
-
-def asked(site: Site, path: str, status: int = 200, who: tuple[str, str] | None = OPERATOR, **more: Any) -> Any:
-    """The JSON of an answer, which has this status and is as the description says."""
-    answer = site.ask(path, who, **more)
-    assert answer.status_code == status, answer.get_data(as_text=True)
-    check("GET", path, status, answer.data, answer.content_type)
-    assert answer.headers["Cache-Control"] == "no-store"
-    return answer.get_json()
-
-
-def refused(site: Site, path: str, status: int, code: int, **more: Any) -> str:
-    """The message of a failure in Twilio's shape."""
-    failure = asked(site, path, status, **more)
-    assert (failure["status"], failure["code"]) == (status, code)
-    assert failure["more_info"] == f"https://www.twilio.com/docs/errors/{code}"
-    message: str = failure["message"]
-    return message
 
 
 def listed(site: Site, query: str = "", path: str = LIST, **more: Any) -> list[str]:
@@ -536,17 +514,7 @@ KNOWN = [
 @pytest.fixture
 def several(site: Site) -> Site:
     """The conferences of KNOWN, the last of them the newest."""
-    for place, (sid, account, name, status, people) in enumerate(KNOWN):
-        about: dict[str, Any] = {"room": sid, "AccountSid": account, "FriendlyName": name}
-        told = [said("announcement-end", number=1, second=place * 10, **about)]
-        for number, (call, label) in enumerate(people.items(), start=2):
-            told.append(
-                said("participant-join", call, number=number, second=place * 10, ParticipantLabel=label, **about)
-            )
-        if status == ENDED:
-            told.append(said("conference-end", number=9, second=place * 10 + 5, **about))
-        site.tell(*told, token=TOKENS[account])
-    site.fold()
+    populate(site, KNOWN)
     return site
 
 
