@@ -31,6 +31,7 @@ from app.store.feed import subscribe
 from app.store.snapshots import Snapshots
 from app.supervisor import CannotStart, Process, Supervisor
 from app.twilio.callbacks import read_filed
+from app.twilio.resources import accounts_path
 from app.twilio.sids import is_sid
 from app.twilio.twiml import participant_parameters
 from app.twilio.twiml import twiml as twiml_document
@@ -407,6 +408,7 @@ def _greet(local: str, settings: Settings, demo_key: str | None) -> None:
         f"\nOffhook is running{' with simulated conferences' if demo_key else ''}.\n\n"
         f"  look    {page}/\n"
         f"  ask     curl -u {user} '{local}/api/conferences?status=in-progress'\n"
+        f"  as SDKs curl -u {user} '{local}{accounts_path(next(iter(settings.accounts)))}/Conferences.json'\n"
         f"  follow  {data_dir}{shown} tail\n"
         f"  stop    Ctrl-C\n"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -19,6 +19,8 @@ FLAGS = ("muted", "hold", "coaching", "end_conference_on_exit")
 """What of a call's standing an update may ask for; awaited as `muted=true`."""
 STOPPED = ("stopped", "processing", "completed", "absent", "failed")
 """Statuses of a recording that runs no longer."""
+SKEW = timedelta(minutes=1)
+"""How far Twilio's clock and ours may be apart."""
 NEVER_ANSWERED = ("busy", "canceled", "failed", "no-answer")
 OVER = (*NEVER_ANSWERED, "completed")
 
@@ -39,6 +41,15 @@ def after(known: Sequence[Action], events: Sequence[Event]) -> tuple[Action, ...
     return tuple(action for action in told if action.id not in dropped)
 
 
+def may_have_heard(header: Header, event: Event) -> bool:
+    """Whether the log must be looked into to know that this record is new."""
+    record = event.action
+    known = next((action for action in header.actions if record and action.id == record.id), None)
+    if record is None or event.type == "control-requested" or known is None:
+        return record is None or known is not None or _may_be_dropped(header, record)
+    return known.expired if event.type == "control-expired" else known.answered_at is not None
+
+
 def may_have_missed(header: Header, participants: Mapping[str, Participant], records: Iterable[Action]) -> bool:
     """Whether only the log can tell how actions stand after these records: something told earlier may match one."""
     news: dict[str, Action] = {}
@@ -50,9 +61,8 @@ def may_have_missed(header: Header, participants: Mapping[str, Participant], rec
 def _may_have_missed(header: Header, participants: Mapping[str, Participant], record: Action) -> bool:
     known = next((action for action in header.actions if action.id == record.id), None)
     if known is None:
-        shown = [action for action in header.actions if action.finished]
-        if len(shown) >= ACTIONS_SHOWN and _age(record) < _age(shown[0]):
-            return True  # it may have been dropped
+        if _may_be_dropped(header, record):
+            return True
         action = record
     else:
         action = _joined(known, record)
@@ -61,6 +71,12 @@ def _may_have_missed(header: Header, participants: Mapping[str, Participant], re
         if known.told or known.refused:
             return True  # that may no longer match
     return _was_told(header, participants, action)
+
+
+def _may_be_dropped(header: Header, record: Action) -> bool:
+    """Whether an action that a header does not show may have been in it."""
+    shown = [action for action in header.actions if action.finished]
+    return len(shown) >= ACTIONS_SHOWN and _age(record) < _age(shown[0])
 
 
 def _matched_by(action: Action) -> tuple[object, ...]:
@@ -97,9 +113,13 @@ def _settled(action: Action, heard: Mapping[str | None, Sequence[Event]]) -> Act
 
 
 def _follows(action: Action, event: Event) -> bool:
-    """Whether an event can be the consequence of an action. Twilio's times are whole seconds."""
+    """Whether an event can be the consequence of an action: after it, and within its time. Times are whole seconds."""
+    if event.at is not None and event.at > action.expires_at + SKEW:
+        return False
+    if event.source == "control":
+        return False
     if event.source != "conference":
-        return event.source != "control"
+        return event.at is None or event.at >= action.requested_at - SKEW
     if event.sequence is not None:
         return event.sequence > action.after
     return event.at is None or event.at >= action.requested_at.replace(microsecond=0)

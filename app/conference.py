@@ -166,6 +166,20 @@ class Conference(msgspec.Struct, frozen=True):
     header: Header
     participants: dict[str, Participant]
 
+    def named(self, who: str, among: Iterable[Participant] | None = None) -> Participant | None:
+        """The participant with this call sid or, failing that, this label; None: nobody.
+
+        Of several with one label it is who is there, else who is on the way, else the newest.
+        """
+        people = list(self.participants.values() if among is None else among)
+        by_sid = [each for each in people if each.call_sid == who]
+        labelled = sorted((each for each in people if each.label == who), key=seniority)
+        return max(
+            by_sid or labelled[::-1],
+            key=lambda each: (each.present, each.status not in ("complete", "failed")),
+            default=None,
+        )
+
     def in_order(self) -> list[Participant]:
         """Participants by the time they were first heard of."""
         return sorted(self.participants.values(), key=seniority)

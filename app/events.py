@@ -89,6 +89,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     channels: int | None = None
     source: str | None = None
     start_time: datetime | None = None
+    error_code: int | None = None
 
 
 Verb = Literal[

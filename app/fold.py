@@ -95,6 +95,8 @@ def advance(conference: Conference, events: Sequence[Event]) -> Conference | Non
 
 def may_have_heard(conference: Conference, event: Event) -> bool:
     """Whether the log must be looked into to know that this event is new."""
+    if event.source == "control":
+        return actions.may_have_heard(conference.header, event)
     if event.source != "conference" or event.sequence is None:
         return True
     return conference.header.coverage.heard(event.sequence)

@@ -10,7 +10,9 @@ worker_connections = 1000
 # Longer than the idle time of the usual load balancers, so that they close first and no request meets a closed socket.
 keepalive = 75
 
-# An answer takes two waits for Redis at the very most. Idle connections are waited for as well, so no longer than this.
+# Most answers take two waits for Redis at the very most. A control request may wait for Twilio longer than this; it is
+# then cut off, its client does not learn what became of it, and a create is kept from being repeated. But idle
+# connections are waited for as well, so no longer.
 graceful_timeout = 5
 timeout = 30
 

@@ -24,6 +24,9 @@ EVERY = 1.0
 EXPIRED_AT_ONCE = 100
 """Control requests of one shard in one sweep."""
 
+SAY_AGAIN = 60.0
+"""Seconds after which an overdue one is written down once more, should the record be lost. Draining may lag."""
+
 log = structlog.get_logger("offhook.sweep")
 
 
@@ -35,6 +38,8 @@ class Sweep:
         self.snapshots = snapshots
         self.nudge = nudge
         self.waiting: dict[int, bytes | None] = {}
+        self.said: dict[tuple[str, str], float] = {}
+        """When each overdue control request was last written down as expired."""
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until `stop` is set. Redis being away is waited for."""
@@ -67,13 +72,14 @@ class Sweep:
     def expire(self) -> None:
         """Write down which control requests have waited in vain. Safe to do twice: the log knows a record it has."""
         now = time.time_ns() // 1_000_000
-        overdue = self.snapshots.expired(now, EXPIRED_AT_ONCE)
+        self.said = {each: at for each, at in self.said.items() if time.monotonic() - at < SAY_AGAIN}
+        overdue = [each for each in self.snapshots.expired(now, EXPIRED_AT_ONCE) if each not in self.said]
         headers = self.snapshots.headers([sid for sid, _ in overdue])
         due = False
         for (sid, action_id), raw in zip(overdue, headers, strict=True):
             header = read_header(raw) if raw else None
             action = next((each for each in header.actions if each.id == action_id), None) if header else None
-            if header is None or action is None:
+            if header is None or action is None or action.finished:
                 continue
             record = Record(
                 step="expired",
@@ -86,5 +92,6 @@ class Sweep:
             body = encode_record(record)
             callback = Callback(body=body, media="control", received_at=now, key="offhook")
             due = self.inbox.append(self.inbox.shard_of(sid), callback) or due
+            self.said[sid, action_id] = time.monotonic()
         if due:
             self.nudge()

@@ -88,7 +88,12 @@ def _word(bound: bytes) -> bytes:
 
 def place_of(header: Header) -> Place:
     """Where a conference stands by its document."""
-    return Place(_seconds(header.created_at), header.sid)
+    return place(header.sid, header.created_at)
+
+
+def place(sid: str, created: datetime | None) -> Place:
+    """Where something with this sid, created then, stands in a list."""
+    return Place(0 if created is None else max(0, int(created.timestamp())), sid)
 
 
 def place_in(entry: bytes) -> Place:
@@ -106,7 +111,3 @@ def _tail(place: Place) -> bytes:
 
 def _time(seconds: int) -> bytes:
     return max(0, min(seconds, LATEST)).to_bytes(TIME, "big")
-
-
-def _seconds(time: datetime | None) -> int:
-    return 0 if time is None else max(0, int(time.timestamp()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from hashlib import blake2b
 from typing import Any
 
@@ -12,6 +13,8 @@ from app.store import keys
 
 KEPT = 24 * 3600
 """Seconds for which a promise is kept."""
+MEANT = 60
+"""Seconds for which one stands that has not been sealed. Well over the time in which Twilio must answer."""
 
 
 class Answered(msgspec.Struct, frozen=True, array_like=True):
@@ -27,6 +30,8 @@ class Promise(msgspec.Struct, frozen=True, array_like=True):
 
     fingerprint: str
     """Digest of the request it was made with."""
+    maker: str = ""
+    """Random: whoever finds this one of its own has made the promise, even if the client sent the command twice."""
     answer: Answered | None = None
     """None: it is still under way, or whoever sent it has died meanwhile."""
 
@@ -46,24 +51,31 @@ class Promises:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
 
-    def make(self, name: str, fingerprint: str, *, seconds: int = KEPT) -> Promise | None:
+    def make(self, name: str, fingerprint: str) -> Promise | None:
         """Promise to send a request once. The earlier promise, if there is one under this name; else None.
 
+        It stands for `MEANT` seconds only, until `seal`: should we fail before anything is sent, it may be made again.
         Raises redis.RedisError when the promise is not known to be kept: then nothing may be sent.
         """
-        while not self.redis.set(keys.promise(name), _encode(Promise(fingerprint)), nx=True, ex=seconds):
+        ours = Promise(fingerprint, secrets.token_hex(8))
+        while not self.redis.set(keys.promise(name), _encode(ours), nx=True, ex=MEANT):
             if earlier := self.find(name):
-                return earlier  # else it was taken back meanwhile
+                return None if earlier.maker == ours.maker else earlier
+            # else it was taken back meanwhile
         return None
+
+    def seal(self, name: str, fingerprint: str) -> None:
+        """From here on the request may have been sent. Raises redis.RedisError: then it must not be."""
+        self.keep(name, fingerprint, None)
 
     def find(self, name: str) -> Promise | None:
         """The promise under this name."""
         found: Any = self.redis.get(keys.promise(name))
         return None if found is None else _decode(found)
 
-    def keep(self, name: str, fingerprint: str, answer: Answered, *, seconds: int = KEPT) -> None:
+    def keep(self, name: str, fingerprint: str, answer: Answered | None, *, seconds: int = KEPT) -> None:
         """Remember the answer, whether promised before or not."""
-        self.redis.set(keys.promise(name), _encode(Promise(fingerprint, answer)), ex=seconds)
+        self.redis.set(keys.promise(name), _encode(Promise(fingerprint, answer=answer)), ex=seconds)
 
     def forget(self, name: str) -> None:
         """Take back a promise, because nothing was done: it may be made again."""

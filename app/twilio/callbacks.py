@@ -188,6 +188,7 @@ def _recording(told: Mapping[str, str], identity: str) -> Event:
             channels=_number(told, "RecordingChannels"),
             source=_words(told, "RecordingSource"),
             start_time=read_time(told.get("RecordingStartTime", "")),
+            error_code=_number(told, "ErrorCode") or None,  # 0 stands for none
         ),
     )
 
@@ -253,18 +254,8 @@ IMPLIED = {
 UNDERSTOOD = frozenset(
     [
         *("AccountSid", "AnnounceUrl", "AnsweredBy", "CallDuration", "CallSid", "CallSidEndingConference"),
-        *(
-            "CallStatus",
-            "Coaching",
-            "ConferenceSid",
-            "Direction",
-            "EndConferenceOnExit",
-            "EventName",
-            "From",
-            "FriendlyName",
-            "Hold",
-            "Muted",
-        ),
+        *("CallStatus", "Coaching", "ConferenceSid", "Direction", "EndConferenceOnExit", "ErrorCode", "EventName"),
+        *("From", "FriendlyName", "Hold", "Muted"),
         *("ParticipantCallStatus", "ParticipantLabel", "ParticipantLabelEndingConference", "Reason"),
         *("ReasonConferenceEnded", "ReasonParticipantLeft", "RecordingChannels", "RecordingDuration", "RecordingSid"),
         *("RecordingSource", "RecordingStartTime", "RecordingStatus", "RecordingUrl", "SequenceNumber"),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from posixpath import normpath
 from typing import Any, Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
@@ -18,6 +18,7 @@ from app.conference import Participant
 from app.events import Action, Answer, Verb
 from app.twilio.sids import is_sid
 from app.twilio.times import read_time
+from app.twilio.twiml import EVENTS
 
 Fields = Sequence[tuple[str, str]]
 
@@ -32,7 +33,11 @@ NOT_KEPT = "(not kept)"
 PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 """What a parameter's name can be. A body that is no form reads as one long, strange name."""
 SECRET = re.compile("password|secret|token|passport|sipauth", re.IGNORECASE)
-CREDENTIALS = re.compile(r"(?<=//)[^/?#\s]*@")
+CREDENTIALS = (
+    (re.compile(r"(?<=//)[^/?#\s]*@"), ""),
+    (re.compile(r"(sips?:[^@:;?\s]+):[^@\s]*@", re.IGNORECASE), r"\1@"),
+    (re.compile(rf"([?&][^=&#\s]*(?:{SECRET.pattern})[^=&#\s]*=)[^&#\s]*", re.IGNORECASE), rf"\1{NOT_KEPT}"),
+)
 
 PLAIN_HOST = re.compile(r"(?:[^@\[\]]*@)?(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 """The part of a URL between // and the path: one that no two programs read differently."""
@@ -44,7 +49,6 @@ FLAGS = {
     "Coaching": "coaching",
     "EndConferenceOnExit": "end_conference_on_exit",
 }
-CONFERENCE_EVENTS = frozenset(["start", "end", "join", "leave", "mute", "hold", "modify", "speaker", "announcement"])
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +128,9 @@ def without_secrets(fields: Fields) -> list[tuple[str, str]]:
 
 def without_credentials(url: str) -> str:
     """A URL as it may be written down."""
-    return CREDENTIALS.sub("", url)
+    for secret, kept in CREDENTIALS:
+        url = secret.sub(kept, url)
+    return url
 
 
 class Told(NamedTuple):
@@ -196,39 +202,56 @@ def _time(word: Any) -> Any:
 def mistaken_events(fields: Fields) -> list[str]:
     """Conference events asked for under StatusCallbackEvent, which is about the call's progress: none will come."""
     asked = {word for name, value in fields if name == "StatusCallbackEvent" for word in value.split()}
-    return sorted(asked & CONFERENCE_EVENTS)
+    return sorted(asked & set(EVENTS))
 
 
 class Addresses(NamedTuple):
-    """Which URLs Twilio may be told to fetch instructions or sound from."""
+    """Which URLs Twilio may be given."""
 
     hosts: frozenset[str] | None
-    """In lower case; one that begins with `*.` stands for every name below it. None: any host."""
+    """Where it may fetch instructions or sound: in lower case, `*.` for every name below one. None: any host."""
     own: str
-    """Our own callback address, without query."""
+    """Our own callback address; only its path, where our host is not known."""
+    spoken: frozenset[str]
+    """Parameters that mean something in a callback: nobody may put words into Twilio's mouth."""
 
 
 def refusal(name: str, value: str, addresses: Addresses) -> str | None:
-    """Why a parameter may not be passed on, or None. Only what ends in Url is looked at."""
+    """Why a parameter may not be passed on, or None."""
     text = value.strip()
     if addresses.hosts is not None and not PARAMETER.fullmatch(name):
         return "A parameter has a name that Twilio cannot know, and OFFHOOK_URL_HOSTS is set."
-    if not name.strip().lower().endswith("url") or not text:
+    fetched = name.strip().lower().endswith("url")
+    if not text or not (fetched or "//" in text):
         return None
     try:
-        url, own = urlsplit(text if "//" in text else f"//{text}"), urlsplit(addresses.own)
+        url = urlsplit(text)
         host = (url.hostname or "").rstrip(".")
+        queried = {word for word, _ in parse_qsl(url.query, keep_blank_values=True)}
     except ValueError:
         return f"{name} is not a URL."
-    if host == own.hostname and _plain_path(url.path) == _plain_path(own.path):
+    plain = url.scheme in ("http", "https") and PLAIN_HOST.fullmatch(url.netloc) and not BLANK.search(text)
+    own = _is_own(url.path, host, addresses.own)
+    if not fetched:
+        put = queried & addresses.spoken if own or not plain else set()
+        return (
+            f"{name}: {', '.join(sorted(put))} in its query would speak for Twilio. Choose other names."
+            if put
+            else None
+        )
+    if own:
         return f"{name} is Offhook's own address for callbacks. It answers with no TwiML: Twilio would hang up."
-    if addresses.hosts is None:
-        return None
-    if url.scheme not in ("http", "https") or not PLAIN_HOST.fullmatch(url.netloc) or BLANK.search(text):
+    if not plain:
         return f"{name} is not a plain http or https URL."
-    if host in addresses.hosts or any(f"*.{parent}" in addresses.hosts for parent in _parents(host)):
-        return None
-    return f"{name}: its host is not among those that OFFHOOK_URL_HOSTS allows."
+    allowed = addresses.hosts is None or host in addresses.hosts
+    if not allowed and not any(f"*.{parent}" in (addresses.hosts or ()) for parent in _parents(host)):
+        return f"{name}: its host is not among those that OFFHOOK_URL_HOSTS allows."
+    return None
+
+
+def _is_own(path: str, host: str, own: str) -> bool:
+    ours = urlsplit(own)
+    return ours.hostname in (None, host) and _plain_path(path) == _plain_path(ours.path)
 
 
 def _plain_path(path: str) -> str:

@@ -75,7 +75,7 @@ def participant(
 ) -> dict[str, Any]:
     """A participant summary. Its own SID is known to Twilio only; the call's stands for it in addresses.
 
-    `events` are those of the conference's log, where they were asked for.
+    `events` are those about it, where they were asked for.
     """
     coached = participant.coach_told[1] if participant.coach_told else None
     over = participant.status in ("complete", "failed")
@@ -111,17 +111,17 @@ def participant(
             "beep_on_enter": None,
             "beep_on_exit": None,
         },
-        "events": None if events is None else _times(participant.call_sid, events),
+        "events": None if events is None else _times(events),
         "metrics": None,
         "url": f"{base}/v1/Conferences/{header.sid}/Participants/{participant.call_sid}",
     }
 
 
-def _times(call_sid: str, events: Iterable[Event]) -> dict[str, list[int]]:
-    """When each kind of thing happened to a call, in ms since 1970."""
+def _times(events: Iterable[Event]) -> dict[str, list[int]]:
+    """When each kind of thing happened, in ms since 1970."""
     times: dict[str, list[int]] = {}
     for event in events:
-        if event.call_sid == call_sid and event.at is not None and event.at >= EPOCH and event.type in KINDS:
+        if event.at is not None and event.at >= EPOCH and event.type in KINDS:
             times.setdefault(KINDS[event.type], []).append(int(event.at.timestamp() * 1000))
     return {kind: sorted(those) for kind, those in sorted(times.items())}
 

@@ -113,7 +113,7 @@ def recording(header: Header, recording: Recording) -> Resource:
         "date_updated": started,
         "duration": None if recording.duration is None else str(recording.duration),
         "encryption_details": None,
-        "error_code": None,
+        "error_code": recording.error_code,
         "price": None,
         "price_unit": None,
         "sid": recording.sid,
@@ -171,6 +171,8 @@ def xml(payload: dict[str, Any]) -> bytes:
 
 def _fill(element: ElementTree.Element, resource: dict[str, Any]) -> None:
     for name, value in resource.items():
+        if not name.isidentifier():
+            raise ValueError("a field whose name cannot be an element")
         child = ElementTree.SubElement(element, name.title().replace("_", ""))
         if isinstance(value, dict):
             _fill(child, value)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import requests
 import urllib3
 from twilio.http.http_client import TwilioHttpClient
 
 PATIENCE = 15.0
-"""Seconds to connect, and again between any two bytes of the answer."""
+"""Seconds to connect, again for the answer to begin, and again for it to end."""
+LARGEST_ANSWER = 1024 * 1024
+"""Bytes. Twilio's are well under 4 KiB."""
 AT_ONCE = 64
 """Requests under way from one process. A slow Twilio must not take the places of callbacks."""
 PASSED_BACK = ("twilio-", "retry-after", "x-home-region", "x-api-domain")
@@ -29,7 +32,7 @@ FORWARDED_BY = "Offhook-Forwarded"
 
 USER_AGENT = f"offhook/{version('offhook')}"
 
-logging.getLogger("urllib3").setLevel(logging.WARNING)  # it would log paths and queries: names, labels, numbers
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would log paths and queries: names, labels, numbers
 silent = logging.getLogger("offhook.upstream.quiet")
 silent.disabled = True  # the client would log numbers and names
 
@@ -95,8 +98,12 @@ class Twilio:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         name, secret = self.logins[account_sid]
         # One for each request: it keeps the last answer in itself, where another thread's could take its place.
+        body_read: list[bytes] = []
         client = TwilioHttpClient(
-            pool_connections=False, timeout=PATIENCE, logger=silent, request_hooks={"response": _plain}
+            pool_connections=False,
+            timeout=PATIENCE,
+            logger=silent,
+            request_hooks={"response": lambda response, **_: body_read.append(_whole(response))},
         )
         client.session = self.session
         try:
@@ -112,20 +119,29 @@ class Twilio:
         except requests.Timeout as error:
             raise Unanswered("it did not answer in time", sent=True, timed_out=True) from error
         except requests.RequestException as error:
-            if error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
-                raise Unanswered("it did not end its answer in time", sent=True, timed_out=True) from error
             refused = _never_connected(error)
             why = "it could not be connected to" if refused else "the connection broke before its answer"
             raise Unanswered(why, sent=not refused, timed_out=False) from error
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # what the client has not foreseen
+            raise Unanswered("its answer could not be read", sent=True, timed_out=False) from error
         kept = {header: value for header, value in answer.headers.items() if header.lower().startswith(PASSED_BACK)}
         media = answer.headers.get("Content-Type")
-        return Answer(answer.status_code, {**kept, **({"Content-Type": media} if media else {})}, answer.text.encode())
+        return Answer(answer.status_code, {**kept, **({"Content-Type": media} if media else {})}, body_read[-1])
 
 
-def _plain(response: Any, **_: Any) -> None:
-    """Leave nothing to be guessed: text is UTF-8, and a redirect leads nowhere, not even to be looked at."""
-    response.encoding = "utf-8"
+def _whole(response: requests.Response) -> bytes:
+    """The body as it came, within its limits; and a redirect leads nowhere, not even to be looked at."""
     response.headers.pop("Location", None)
+    until, body = time.monotonic() + PATIENCE, b""
+    try:
+        while piece := response.raw.read1(65_536, decode_content=True):
+            body += piece
+            if len(body) > LARGEST_ANSWER or time.monotonic() > until:
+                response.close()
+                raise requests.ReadTimeout("the answer did not end in time")
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.ReadTimeout("the answer did not end in time") from error
+    return body
 
 
 def _never_connected(error: requests.RequestException) -> bool:

@@ -73,7 +73,7 @@ def create_app(
         intake=intake,
         twilio=twilio,
         url_hosts=url_hosts,
-        own_address=None if public_url is None else public_url + webhook.PATH,
+        own_address=(public_url or "") + webhook.PATH,
     )
     app.register_blueprint(webhook.create(intake=intake, keys=keys, public_url=public_url, refusals=refusals))
     app.register_blueprint(rest.create(snapshots=snapshots, access=access, control=control, list_status=list_status))

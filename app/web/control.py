@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -16,6 +16,7 @@ import structlog
 from flask import Response, request
 from msgspec.structs import replace
 from redis import RedisError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.actions import state_of
 from app.conference import Conference, Participant, read_header
@@ -23,6 +24,7 @@ from app.events import Action, Callback, Verb
 from app.store.connect import WrongShards
 from app.store.promises import Answered, Promise, Promises, digest
 from app.store.snapshots import Question, Snapshots
+from app.twilio.callbacks import UNDERSTOOD
 from app.twilio.control import (
     Addresses,
     Fields,
@@ -44,12 +46,11 @@ from app.web.access import Reader
 from app.web.answers import target
 from app.web.failures import Failure, not_here, wants_json
 from app.web.intake import Intake
-from app.web.webhook import PATH as WEBHOOK
 
 FORM = "application/x-www-form-urlencoded"
 LONGEST_KEY = 255
 SAME_AGAIN = 10
-"""Seconds for which a create that Twilio has not answered is not sent again: some SDKs repeat whatever got a 5xx."""
+"""Seconds for which a create that Twilio left without an answer is not sent again: some SDKs repeat every 5xx."""
 
 log = structlog.get_logger("offhook.control")
 
@@ -107,11 +108,11 @@ class Control:
         intake: Intake,
         twilio: Twilio,
         url_hosts: frozenset[str] | None,
-        own_address: str | None,
+        own_address: str,
     ) -> None:
-        """`url_hosts` may be named in AnnounceUrl and the like, None: any; `own_address` is where our callbacks come.
+        """`url_hosts` may be named in AnnounceUrl and the like, None: any.
 
-        None: it is taken from each request.
+        `own_address` is where our callbacks come; its path alone, where nobody has said on which host.
         """
         self.snapshots = snapshots
         self.promises = promises
@@ -123,23 +124,23 @@ class Control:
     def carry_out(self, reader: Reader, aim: Target) -> Response:
         """Pass the current request on, and answer with Twilio's answer. Raises `Failure`, RedisError, `WrongShards`."""
         asked = self._checked(reader, aim)
-        promised = self._promised(asked)
-        if isinstance(promised, Response):
-            return promised
+        key = self._key(asked)
+        if key is not None and (earlier := self.promises.make(key, asked.fingerprint)):
+            return _again(earlier, asked)
         try:
             home, action = self._begun(asked)
-        except BaseException:
-            if promised:
-                self.promises.forget(promised)
+            if key is not None:
+                self.promises.seal(key, asked.fingerprint)
+        except BaseException:  # nothing has been sent; should this fail as well, the promise is over in a minute
+            with suppress(RedisError):
+                self.promises.forget(key or "")
             raise
         answer, outcome = self._sent(asked, action)
         answer.headers["Offhook-Action"] = action.id
-        if mistaken := mistaken_events(asked.fields):
-            events = " ".join(mistaken)
-            answer.headers["Offhook-Hint"] = (
-                f"StatusCallbackEvent is about the call; {events} belong into ConferenceStatusCallbackEvent"
-            )
-        self._remember(asked, promised, answer, outcome)
+        if hint := _hint(asked, home):
+            answer.headers["Offhook-Hint"] = hint
+        if key is not None:
+            self._remember(key, asked, answer, outcome)
         self._write_down(asked, home, outcome, answer)
         return _answer(answer)
 
@@ -156,7 +157,7 @@ class Control:
             raise Failure(403, "No Auth Token is configured for this account: Twilio would not let us in.")
         if aim.conference in (".", "..") or not aim.conference:
             raise Failure(400, "A conference cannot be named so")
-        body, raw_query = request.get_data(cache=False), target().partition("?")[2].encode("latin-1")
+        body, raw_query = _body(), target().partition("?")[2].encode("latin-1")
         if body and request.mimetype != FORM:
             raise Failure(400, f"Content-Type: expected {FORM}, as Twilio takes it")
         try:
@@ -166,34 +167,27 @@ class Control:
         query = urlencode(in_query, quote_via=quote)
         pairs = [*in_body, *in_query]
         fields = [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in pairs]
-        addresses = Addresses(self.url_hosts, self.own_address or f"{request.host_url.rstrip('/')}{WEBHOOK}")
+        addresses = Addresses(self.url_hosts, self.own_address, UNDERSTOOD)
         for name, value in fields:
             if why := refusal(name, value, addresses):
                 raise Failure(400, why)
         return Request(aim, reader.name, body, query, fields)
 
-    def _promised(self, asked: Request) -> str | Response | None:
-        """The name under which this request is promised to be sent once, or the answer that it has already got."""
-        key = request.headers.get("Idempotency-Key")
+    def _key(self, asked: Request) -> str | None:
+        """The name under which this request is promised to be sent once. A create has one of its own; None: none."""
+        key, who = request.headers.get("Idempotency-Key"), (asked.target.account.encode(), asked.by.encode())
         if key is None:
-            if asked.target.verb != "add-participant":
-                return None
-            earlier = self.promises.find(_implicit(asked))
-            return None if earlier is None else _again(earlier, asked)
+            dials = asked.target.verb == "add-participant"
+            return digest(b"the same again", *who, asked.fingerprint.encode()) if dials else None
         if not 0 < len(key) <= LONGEST_KEY:
             raise Failure(400, f"Idempotency-Key: expected 1 to {LONGEST_KEY} characters")
-        name = digest(asked.target.account.encode(), asked.by.encode(), key.encode("utf-8", "replace"))
-        earlier = self.promises.make(name, asked.fingerprint)
-        return name if earlier is None else _again(earlier, asked)
+        return digest(b"key", *who, key.encode("utf-8", "replace"))
 
-    def _begun(self, asked: Request) -> tuple[str | None, Action]:
+    def _begun(self, asked: Request) -> tuple[Conference | None, Action]:
         """The conference it is about, if we know it, and the action, written down there as requested."""
         aim = asked.target
         conference = self._known(aim)
         participant = _named(conference, aim)
-        call_sid = participant.call_sid if participant else None
-        if call_sid is None and aim.part and is_sid("CA", aim.part):
-            call_sid = aim.part
         awaits = awaited(aim.verb, asked.fields, participant)
         now = datetime.now(UTC)
         sequences = conference.header.coverage.sequences if conference else ()
@@ -201,26 +195,27 @@ class Control:
             id=secrets.token_hex(8),
             verb=aim.verb,
             by=asked.by,
-            call_sid=call_sid,
+            call_sid=aim.part if aim.part and is_sid("CA", aim.part) else None,
             recording_sid=aim.part if aim.part and is_sid("RE", aim.part) else None,
             requested_at=now,
             expires_at=now + patience(awaits, asked.fields),
             after=sequences[-1][1] if sequences else 0,
             awaits=awaits,
         )
-        home = conference.header.sid if conference else None
         log.info(
             "control requested",
             action=action.id,
             verb=action.verb,
             by=action.by,
             account=aim.account,
-            conference_sid=home,
+            conference_sid=conference and conference.header.sid,
             parameters=sorted({name for name, _ in without_secrets(asked.fields)}),
         )
-        if home is not None:
-            self._record("requested", asked, home, action)
-        return home, action
+        if conference is not None:
+            self._record("requested", asked, conference.header.sid, action)
+        else:
+            self.intake.inbox.probe(action.id)  # it can only be written down afterwards: at least there must be room
+        return conference, action
 
     def _known(self, aim: Target) -> Conference | None:
         """The conference that is meant, as far as callbacks have told of it."""
@@ -263,8 +258,8 @@ class Control:
             answer = _own_answer(
                 504 if unanswered.timed_out else 502, 20500, f"No answer from Twilio: {unanswered}. {fate}"
             )
-            error = "no answer" if unanswered.sent else "not sent"
-            return answer, replace(action, error=error, answered_at=datetime.now(UTC))
+            reached: Literal["no answer", "not sent"] = "no answer" if unanswered.sent else "not sent"
+            return answer, replace(action, error=reached, answered_at=datetime.now(UTC))
         words = {name.lower(): value for name, value in answer.headers.items()}
         return answer, replace(
             action,
@@ -273,30 +268,37 @@ class Control:
             answered_at=datetime.now(UTC),
         )
 
-    def _remember(self, asked: Request, promised: str | None, answer: Answer, outcome: Action) -> None:
-        """Keep the promise; or take it back where nothing can have been done, so that it may be tried again."""
-        unknown = outcome.error == "no answer" and asked.target.verb == "add-participant"
-        try:
-            if promised and (outcome.error == "not sent" or outcome.status == 429):
-                self.promises.forget(promised)
-            elif promised:
-                self.promises.keep(promised, asked.fingerprint, Answered(*answer))
-            elif unknown:
-                self.promises.keep(_implicit(asked), asked.fingerprint, Answered(*answer), seconds=SAME_AGAIN)
-        except RedisError as error:
-            log.error("an answer could not be remembered", action=outcome.id, error=type(error).__name__)
+    def _remember(self, key: str, asked: Request, answer: Answer, outcome: Action) -> None:
+        """Keep the promise; or take it back where nothing can have been done, so that it may be tried again.
 
-    def _write_down(self, asked: Request, home: str | None, outcome: Action, answer: Answer) -> None:
+        A create without a key of the client's is only kept from being repeated while nobody knows whether it was done.
+        """
+        named = "Idempotency-Key" in request.headers
+        try:
+            if outcome.error == "no answer" and not named:
+                self.promises.keep(key, asked.fingerprint, Answered(*answer), seconds=SAME_AGAIN)
+            elif outcome.error == "not sent" or outcome.status == 429 or not named:
+                self.promises.forget(key)
+            else:
+                self.promises.keep(key, asked.fingerprint, Answered(*answer))
+        except RedisError as failure:
+            log.error("an answer could not be remembered", action=outcome.id, error=type(failure).__name__)
+
+    def _write_down(self, asked: Request, known: Conference | None, outcome: Action, answer: Answer) -> None:
         """Twilio has done it or not by now: whatever goes wrong here must not take its answer from the client."""
-        told = read_answer(asked.target.verb, answer.status, answer.body) if outcome.status else Told()
+        aim, participant = asked.target, _named(known, asked.target)
+        told = read_answer(aim.verb, answer.status, answer.body) if outcome.status else Told()
+        if aim.verb == "add-participant" and not is_sid("CF", aim.conference):
+            told = told._replace(friendly_name=aim.conference)
         outcome = replace(
             outcome,
             code=told.code,
-            call_sid=told.call_sid or outcome.call_sid,
-            recording_sid=told.recording_sid or outcome.recording_sid,
+            call_sid=outcome.call_sid or told.call_sid or (participant and participant.call_sid),
+            recording_sid=outcome.recording_sid or told.recording_sid,
         )
         outcome = replace(outcome, state=state_of(outcome))
-        log.info(
+        say = log.info if outcome.error is None else log.warning
+        say(
             "control answered",
             action=outcome.id,
             state=outcome.state,
@@ -308,14 +310,31 @@ class Control:
             request_id=outcome.request_id,
         )
         done = outcome.status is not None and outcome.status < 300
-        sid = told.conference_sid or home or (asked.target.conference if done else None)
+        home = known.header.sid if known else None
+        sid = told.conference_sid or home or aim.conference
         try:
-            if sid is not None and is_sid("CF", sid) and (done or home is not None):
-                self._record("answered", asked, sid, outcome, told)
             if home is not None and sid != home:  # the name has passed to another conference meanwhile
                 self._record("answered", asked, home, outcome)
-        except (RedisError, WrongShards) as error:
-            log.error("an answer could not be written down", action=outcome.id, error=type(error).__name__)
+                outcome = replace(outcome, after=0)
+            if is_sid("CF", sid) and (done or home is not None):
+                self._record("answered", asked, sid, outcome, told)
+        except (RedisError, WrongShards) as failure:
+            log.error("an answer could not be written down", action=outcome.id, error=type(failure).__name__)
+
+
+def _body() -> bytes:
+    """The body, if it is there as a whole. A part of it would be another request: a shorter number is another phone."""
+    if request.headers.get("Transfer-Encoding"):
+        raise Failure(400, "Send the body in one piece, with its Content-Length")
+    try:
+        body = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise
+    except Exception as error:  # each server has errors of its own for a body that is cut off
+        raise Failure(400, "The body is cut off") from error
+    if len(body) != (request.content_length or 0):
+        raise Failure(400, "The body is shorter than its Content-Length")
+    return body
 
 
 def _from_another_site() -> bool:
@@ -327,16 +346,22 @@ def _from_another_site() -> bool:
 
 
 def _named(conference: Conference | None, aim: Target) -> Participant | None:
-    """The participant that is meant; of several with one label the one who is there."""
+    """The participant that is meant, as far as we know it."""
     if conference is None or aim.part is None or not aim.verb.endswith("participant"):
         return None
-    participants = conference.participants
-    labelled = [each for each in conference.in_order() if each.label == aim.part]
-    return participants.get(aim.part) or max(labelled, key=lambda each: each.present, default=None)
+    return conference.named(aim.part)
 
 
-def _implicit(asked: Request) -> str:
-    return digest(b"unanswered", asked.target.account.encode(), asked.by.encode(), asked.fingerprint.encode())
+def _hint(asked: Request, known: Conference | None) -> str | None:
+    """Why Offhook may never hear of what this leads to."""
+    if mistaken := " ".join(mistaken_events(asked.fields)):
+        return f"StatusCallbackEvent is about the call; {mistaken} belong into ConferenceStatusCallbackEvent"
+    silent = not any(name == "ConferenceStatusCallback" for name, _ in asked.fields)
+    if asked.target.verb == "add-participant" and known is None and silent:
+        return (
+            "Without ConferenceStatusCallback a new conference tells nothing; `offhook twiml ROOM` prints what to send"
+        )
+    return None
 
 
 def _again(earlier: Promise, asked: Request) -> Response:
@@ -344,9 +369,7 @@ def _again(earlier: Promise, asked: Request) -> Response:
     if earlier.fingerprint != asked.fingerprint:
         raise Failure(422, "Idempotency-Key: it was used for another request. Use a new one for each.")
     if earlier.answer is None:
-        raise Failure(
-            409, "Idempotency-Key: this request was passed on before and has no answer yet. It is not sent again."
-        )
+        raise Failure(409, "The same request is under way, or its answer was lost. It is not sent again.")
     answer = _answer(Answer(*msgspec.structs.astuple(earlier.answer)))
     answer.headers["Idempotent-Replayed"] = "true"
     return answer
@@ -361,6 +384,6 @@ def _answer(answer: Answer) -> Response:
     """For the client. Twilio was asked for JSON; who wants XML is given the same as XML."""
     body, headers = answer.body, dict(answer.headers)
     if body and not wants_json():
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):  # else it stays as it came
+        with suppress(Exception):  # Twilio has answered: what cannot be read as its JSON goes back as it came
             body, headers["Content-Type"] = xml(msgspec.json.decode(body, type=dict)), "application/xml"
     return Response(body, answer.status, headers)

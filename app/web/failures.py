@@ -71,16 +71,18 @@ def speak_as_twilio(blueprint: Blueprint) -> None:
     """Have whatever fails in this blueprint answered in Twilio's shape."""
     blueprint.register_error_handler(Failure, failed)
     blueprint.register_error_handler(HTTPException, refused)
-    for kind in (RedisError, WrongShards):
-        blueprint.register_error_handler(kind, _away)
-    blueprint.register_error_handler(Exception, _broken)
+    blueprint.register_error_handler(RedisError, away)
+    blueprint.register_error_handler(WrongShards, away)
+    blueprint.register_error_handler(Exception, broken)
 
 
-def _away(exception: Exception) -> Response:
+def away(exception: Exception) -> Response:
+    """For when Redis is."""
     log.error("redis failed", error=type(exception).__name__)
     return failed(Failure(503, "Redis does not answer, or cannot: nothing was read or sent. Try again shortly."))
 
 
-def _broken(exception: Exception) -> Response:
+def broken(exception: Exception) -> Response:
+    """For a fault of ours."""
     log.exception("request failed", error=type(exception).__name__)
     return failed(Failure(500, "Something is wrong inside Offhook; its log says what."))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, request
 
 from app.conference import Conference, Header, Participant, Status
 from app.events import Event
+from app.store.index import place
 from app.store.snapshots import Question, Snapshots
 from app.twilio import insights
 from app.twilio.callbacks import Unusable, read_filed
@@ -19,6 +21,8 @@ from app.web.access import Access, Reader, asked_account
 from app.web.failures import Failure, as_asked, not_here, speak_as_twilio
 
 STATUSES: dict[str, Status] = {insight: status for status, insight in insights.STATUSES.items()}
+NEVER = "summary_timeout"
+"""A status that no conference has here: its summary is always there."""
 CONFERENCE_FILTERS = (
     "ConferenceSid",
     "FriendlyName",
@@ -28,8 +32,10 @@ CONFERENCE_FILTERS = (
     "Subaccount",
     "EndReason",
 )
-MOST_EVENTS = 20_000
-"""So much of a log is looked through for the times of events."""
+LOT = 20
+"""Conferences read whole between two waits for Redis."""
+AT_ONCE = 250
+"""So much of a log is read between two waits for Redis. Others have their turn there: callbacks must not wait."""
 UNKNOWN_HERE = ("MixerRegion", "Tags", "DetectedIssues")
 """Filters on what callbacks do not tell."""
 
@@ -40,15 +46,24 @@ def create(*, snapshots: Snapshots, access: Access, public_url: str | None) -> B
     speak_as_twilio(summaries)
 
     def base() -> str:
-        return public_url or request.host_url.rstrip("/")
+        """Our address as the caller has it: SDKs follow links to further pages as they stand, with their credentials.
+
+        A proxy may have taken the TLS off; that our own host has it, `public_url` tells.
+        """
+        if public_url is not None and urlsplit(public_url).netloc.rpartition("@")[2] == request.host:
+            return f"{urlsplit(public_url).scheme}://{request.host}"
+        return request.host_url.rstrip("/")
 
     @summaries.get("/Conferences")
     def conferences() -> Response:
         reader = access.reader()
         where, filters = pages.asked("CF"), _filters(CONFERENCE_FILTERS)
         headers, part = _listed(reader, filters, where)
-        found = snapshots.conferences([header.sid for header in headers])
-        items = [insights.conference(each.header, each.participants.values(), base()) for each in found]
+        items = [
+            insights.conference(each.header, each.participants.values(), base())
+            for start in range(0, len(headers), LOT)
+            for each in snapshots.conferences([header.sid for header in headers[start : start + LOT]])
+        ]
         if reason := filters.get("EndReason"):
             items = [item for item in items if item["end_reason"] == reason]
         return as_asked(_page("conferences", items, f"{base()}/v1/Conferences", filters, where, part))
@@ -57,9 +72,12 @@ def create(*, snapshots: Snapshots, access: Access, public_url: str | None) -> B
         account = asked_account(reader, filters.get("Subaccount"))
         if sid := filters.get("ConferenceSid"):
             known = _visible(reader, sid)
-            fits = known is not None and _question(account, filters).fits(known.header)
+            fits = known and filters.get("Status") != NEVER and _question(account, filters).fits(known.header)
             return ([known.header] if known and fits else []), pages.Part(None, None)
-        return pages.conferences(snapshots, _question(account, filters), where)
+        question = _question(account, filters)
+        if filters.get("Status") == NEVER:
+            return [], pages.Part(None, None)
+        return pages.conferences(snapshots, question, where)
 
     @summaries.get("/Conferences/<sid>")
     def conference(sid: str) -> Response:
@@ -71,7 +89,7 @@ def create(*, snapshots: Snapshots, access: Access, public_url: str | None) -> B
         known = _known(access.reader(), sid)
         where, filters = pages.asked("CA"), _filters(("ParticipantSid", "Label", "Events"))
         asked_for = {
-            pages.place(each.call_sid, each.created_at): each
+            place(each.call_sid, each.created_at): each
             for each in known.participants.values()
             if filters.get("Label") in (None, each.label) and filters.get("ParticipantSid") in (None, each.call_sid)
         }
@@ -82,8 +100,7 @@ def create(*, snapshots: Snapshots, access: Access, public_url: str | None) -> B
     @summaries.get("/Conferences/<sid>/Participants/<anything:who>")
     def participant(sid: str, who: str) -> Response:
         known = _known(access.reader(), sid)
-        labelled = [each for each in known.in_order() if each.label == who]
-        found = known.participants.get(who) or (labelled[-1] if labelled else None)
+        found = known.named(who)
         if found is None:
             raise not_here()
         [summary] = _summed(known, [found])
@@ -91,16 +108,21 @@ def create(*, snapshots: Snapshots, access: Access, public_url: str | None) -> B
 
     def _summed(known: Conference, participants: list[Participant]) -> list[dict[str, Any]]:
         """Times of events are only in the log, and only there if they are asked for, as at Twilio's."""
-        header = known.header
-        events: list[Event] | None = None
-        if request.args.get("Events"):
-            events = []
-            for entry in snapshots.events(header.sid, 0, MOST_EVENTS):
+        header, asked_for = known.header, {each.call_sid for each in participants}
+        if not request.args.get("Events"):
+            return [insights.participant(header, each, base()) for each in participants]
+        events: dict[str, list[Event]] = {sid: [] for sid in asked_for}
+        after = 0
+        while logged := snapshots.events(header.sid, after, AT_ONCE):
+            after = logged[-1].number
+            for entry in logged:
                 try:
-                    events.append(read_filed(entry.callback, header.sid))
+                    event = read_filed(entry.callback, header.sid)
                 except Unusable:  # an earlier release could read it
                     continue
-        return [insights.participant(header, each, base(), events) for each in participants]
+                if event.call_sid in asked_for:
+                    events[event.call_sid].append(event)
+        return [insights.participant(header, each, base(), events[each.call_sid]) for each in participants]
 
     def _known(reader: Reader, sid: str) -> Conference:
         known = _visible(reader, sid)
@@ -124,12 +146,12 @@ def _filters(names: tuple[str, ...]) -> dict[str, str]:
 
 def _question(account: str | None, filters: Mapping[str, str]) -> Question:
     status = filters.get("Status")
-    if status is not None and status not in STATUSES:
+    if status is not None and status not in STATUSES and status != NEVER:
         raise Failure(400, f"Status: expected one of {', '.join(STATUSES)}")
     first, last = (_moment(filters, name) for name in ("CreatedAfter", "CreatedBefore"))
     return Question(
         account=account,
-        status=STATUSES[status] if status else None,
+        status=STATUSES.get(status or ""),
         friendly_name=filters.get("FriendlyName"),
         created=(first, last),
     )

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from flask import request
 
 from app.conference import Header, read_header
-from app.store.index import LATEST, Place
+from app.store.index import LATEST, Place, place_of
 from app.store.snapshots import Question, Snapshots
 from app.web.failures import BAD_PAGE_TOKEN, Failure
 
@@ -67,18 +66,13 @@ def conferences(snapshots: Snapshots, question: Question, where: Asked) -> tuple
     """The part of a list of conferences that is asked for."""
     found, further = snapshots.page(question, where.place, where.size + 1, newer=where.newer)
     shown, more = cut([read_header(header) for header in found], where)
-    part = beside([place(header.sid, header.created_at) for header in shown], where, more)
+    part = beside([place_of(header) for header in shown], where, more)
     if not more and further is not None:  # much had to be passed over: there may be more beyond, and nothing up to it
         if where.newer:
             part = Part(part.older_than if shown else further, further)
         else:
             part = Part(further, part.newer_than if shown else further)
     return shown, part
-
-
-def place(sid: str, created: datetime | None) -> Place:
-    """Where something with this sid stands in a list."""
-    return Place(0 if created is None else max(0, int(created.timestamp())), sid)
 
 
 def part_of(things: Mapping[Place, T], where: Asked) -> tuple[list[T], Part]:

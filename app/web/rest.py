@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from flask import Blueprint, Response, request
 
-from app.conference import Conference, Participant, Status
-from app.store.index import Created, Place
+from app.conference import Conference, Header, Status, read_header
+from app.store.index import Created, Place, place
 from app.store.snapshots import Question, Snapshots, within
 from app.twilio import resources
 from app.twilio.sids import is_sid
@@ -62,16 +62,24 @@ def create(*, snapshots: Snapshots, access: Access, control: Control, list_statu
             case []:
                 return _conferences(account)
             case [sid]:
-                return resources.conference(_known(account, sid).header)
+                return resources.conference(_header(account, sid))
             case [sid, "Participants"]:
                 return _participants(_known(account, sid))
             case [sid, "Participants", who]:
                 return _participant(_known(account, sid), who)
             case [sid, "Recordings"]:
-                return _recordings(_known(account, sid))
+                return _recordings(_header(account, sid))
             case [sid, "Recordings", recording]:
-                return _recording(_known(account, sid), recording)
+                return _recording(_header(account, sid), recording)
         raise not_here()
+
+    def _header(account: str, sid: str) -> Header:
+        _check_conference_sid(sid)
+        [found] = snapshots.headers([sid])
+        header = read_header(found) if found else None
+        if header is None or header.account_sid != account:
+            raise not_here()
+        return header
 
     def _known(account: str, sid: str) -> Conference:
         _check_conference_sid(sid)
@@ -204,11 +212,11 @@ def _participants(conference: Conference) -> dict[str, Any]:
     filters, where = _filters(PARTICIPANT_FILTERS), pages.asked("CA")
     wanted = {name.lower(): _flag(name, text) for name, text in filters.items()}
     listed = {
-        pages.place(each.call_sid, each.created_at): resources.participant(conference.header, each)
+        place(each.call_sid, each.created_at): resources.participant(conference.header, each)
         for each in resources.shown(conference.header, conference.participants.values())
         if all((getattr(each, flag) or False) is value for flag, value in wanted.items())
     }
-    return _sublist("participants", conference, listed, filters, where)
+    return _sublist("participants", conference.header, listed, filters, where)
 
 
 def _flag(name: str, text: str) -> bool:
@@ -218,46 +226,39 @@ def _flag(name: str, text: str) -> bool:
 
 
 def _participant(conference: Conference, who: str) -> dict[str, Any]:
-    """By call sid or by label; of several with one label whoever is there, and of those the newest."""
-    shown = resources.shown(conference.header, conference.participants.values())
-    by_sid = [each for each in shown if each.call_sid == who]
-    found = by_sid or sorted((each for each in shown if each.label == who), key=_standing)
-    if not found:
+    """By call sid or by label, of those that the list has."""
+    found = conference.named(who, resources.shown(conference.header, conference.participants.values()))
+    if found is None:
         raise not_here()
-    return resources.participant(conference.header, found[-1])
+    return resources.participant(conference.header, found)
 
 
-def _standing(participant: Participant) -> tuple[bool, Place]:
-    return participant.present, pages.place(participant.call_sid, participant.created_at)
-
-
-def _recordings(conference: Conference) -> dict[str, Any]:
+def _recordings(header: Header) -> dict[str, Any]:
     filters, where = _filters(RECORDING_FILTERS), pages.asked("RE")
     span = _span(filters, "DateCreated")
     listed = {
-        pages.place(each.sid, each.start_time): resources.recording(conference.header, each)
-        for each in resources.kept(conference.header.recordings)
+        place(each.sid, each.start_time): resources.recording(header, each)
+        for each in resources.kept(header.recordings)
         if within(span, each.start_time and each.start_time.replace(microsecond=0))
     }
-    return _sublist("recordings", conference, listed, filters, where)
+    return _sublist("recordings", header, listed, filters, where)
 
 
-def _recording(conference: Conference, sid: str) -> dict[str, Any]:
-    for recording in resources.kept(conference.header.recordings):
+def _recording(header: Header, sid: str) -> dict[str, Any]:
+    for recording in resources.kept(header.recordings):
         if recording.sid == sid:
-            return resources.recording(conference.header, recording)
+            return resources.recording(header, recording)
     raise not_here()
 
 
 def _sublist(
     kind: resources.Kind,
-    conference: Conference,
+    header: Header,
     listed: Mapping[Place, resources.Resource],
     filters: Mapping[str, str],
     where: pages.Asked,
 ) -> dict[str, Any]:
     items, part = pages.part_of(listed, where)
-    header = conference.header
     path = f"{resources.accounts_path(header.account_sid)}/Conferences/{header.sid}/{kind.title()}"
     return _listing(kind, path, items, filters, where, part)
 

@@ -76,9 +76,13 @@ def muted(number: int | None, call: str = ANNA, flag: str = "true", second: int 
         ([muted(6, flag="false")], "accepted"),
         ([muted(None, second=5)], "confirmed"),
         ([muted(None, second=4)], "accepted"),
+        ([muted(6, second=100)], "accepted"),
         ([], "accepted"),
     ],
-    ids=["told", "shown", "earlier", "another's", "the contrary", "unnumbered", "unnumbered, earlier", "nothing"],
+    ids=[
+        *("told", "shown", "earlier", "another's", "the contrary", "unnumbered", "unnumbered, earlier", "too late"),
+        "nothing",
+    ],
 )
 def test_only_a_later_callback_about_that_call_confirms(told: list[dict[str, str]], expected: str) -> None:
     assert state(action(), *told) == expected
@@ -128,7 +132,7 @@ def test_an_announcement_is_confirmed_or_refused_by_its_own_callback() -> None:
 
 def test_an_added_participant_has_to_join() -> None:
     added = action(verb="add-participant", status=201, awaits=("participant-join",))
-    gone = said("participant-leave", ANNA, number=7, second=40, ReasonParticipantLeft="participant_add_failed")
+    gone = said("participant-leave", ANNA, number=7, second=30, ReasonParticipantLeft="participant_add_failed")
     assert state(added, progress(ANNA, "in-progress", number=2, second=9)) == "accepted"
     assert state(added, said("participant-join", ANNA, number=6, second=9)) == "confirmed"
     assert state(added, progress(ANNA, "busy", number=2, second=9)) == "failed"

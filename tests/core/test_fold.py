@@ -133,7 +133,13 @@ records = st.builds(
 about_a_request = st.builds(
     lambda action, answer: {
         "source": "control",
-        "type": "control-answered",
+        "type": (
+            "control-expired"
+            if action.expired
+            else "control-requested"
+            if not action.answered_at
+            else "control-answered"
+        ),
         "call_sid": action.call_sid,
         "action": action,
         "answer": answer,

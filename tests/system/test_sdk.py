@@ -221,7 +221,8 @@ class Stage(NamedTuple):
         def newest() -> Any:
             known = self.document(conference) or {"actions": []}
             actions = [each for each in known["actions"] if each["verb"] == verb]
-            return actions and actions[-1]["state"] == state and actions[-1]
+            done = actions and actions[-1]["state"] == state and actions[-1]["answered_at"]
+            return done and actions[-1]  # a callback may be sooner than the record of Twilio's answer
 
         return awaited(f"{verb} is {state}", newest)
 

@@ -37,6 +37,8 @@ from tests.web.conftest import (
     room,
 )
 
+HERE = "http://localhost"
+"""Where the tests ask; Twilio was given another address."""
 LIST = "/v1/Conferences"
 ONE = f"{LIST}/{ROOM}"
 PEOPLE = f"{ONE}/Participants"
@@ -107,7 +109,7 @@ def test_a_conference_that_has_ended_is_summed_up(met: Site) -> None:
         "end_time": "2026-11-22T12:00:20Z",
         "ended_by": ANNA,
         "friendly_name": "Stand-up",
-        "links": {"conference_participants": f"{OURS}{PEOPLE}"},
+        "links": {"conference_participants": f"{HERE}{PEOPLE}"},
         "max_concurrent_participants": 2,
         "max_participants": None,
         "mixer_region": None,
@@ -119,7 +121,7 @@ def test_a_conference_that_has_ended_is_summed_up(met: Site) -> None:
         "tag_info": None,
         "tags": None,
         "unique_participants": None,
-        "url": f"{OURS}{ONE}",
+        "url": f"{HERE}{ONE}",
     }
 
 
@@ -249,7 +251,7 @@ def test_a_participant_is_summed_up(met: Site) -> None:
             "start_conference_on_enter": True,
         },
         "to": "+15550101",
-        "url": f"{OURS}{PEOPLE}/{BEN}",
+        "url": f"{HERE}{PEOPLE}/{BEN}",
     }
 
 
@@ -357,7 +359,7 @@ def test_a_participant_is_found_by_any_label(site: Site, label: str, safe: str) 
     site.fold()
     participant = asked(site, f"{PEOPLE}/{quote(label, safe=safe)}")
     assert (participant["call_sid"], participant["label"]) == (ANNA, label)
-    assert participant["url"] == f"{OURS}{PEOPLE}/{ANNA}"
+    assert participant["url"] == f"{HERE}{PEOPLE}/{ANNA}"
     assert calls(site, f"?Label={quote(label, safe='')}") == [ANNA]
 
 
@@ -494,7 +496,7 @@ def test_what_callbacks_do_not_tell_cannot_be_asked_for(met: Site, path: str, na
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("Status", value) for value in ("in-progress", "init", "x", "summary_timeout")),
+        *(("Status", value) for value in ("in-progress", "init", "x")),
         *((name, value) for name in ("CreatedAfter", "CreatedBefore") for value in ("x", "2026-13-01", "1795348800x")),
         *(("PageSize", value) for value in ("x", "-1")),
     ],
@@ -607,17 +609,17 @@ def test_filters_that_pass_over_many_lose_nothing_there_nor_back(site: Site, kep
 def test_a_page_tells_of_itself_in_meta_with_whole_addresses(several: Site) -> None:
     first, second, third = follow(several, f"{LIST}?PageSize=3&Nonsense=1", "next_page_url")
     assert first["meta"] == {
-        "first_page_url": f"{OURS}{LIST}?PageSize=3&Page=0",
+        "first_page_url": f"{HERE}{LIST}?PageSize=3&Page=0",
         "key": "conferences",
         "next_page_url": second["meta"]["url"],
         "page": 0,
         "page_size": 3,
         "previous_page_url": None,
-        "url": f"{OURS}{LIST}?PageSize=3&Page=0",
+        "url": f"{HERE}{LIST}?PageSize=3&Page=0",
     }
     assert third["meta"]["next_page_url"] is None
     assert (third["meta"]["page"], third["meta"]["page_size"]) == (2, 3)
-    assert things(asked(several, third["meta"]["previous_page_url"].removeprefix(OURS))) == things(second)
+    assert things(asked(several, third["meta"]["previous_page_url"].removeprefix(HERE))) == things(second)
 
 
 def test_without_an_address_of_ours_links_lead_to_where_the_request_came_in(several: Site) -> None:
@@ -748,3 +750,22 @@ def test_no_question_is_answered_with_an_error_of_ours(met: Site, path: str, wan
     answer = met.ask(f"{path}?{urlencode(wanted, errors='replace')}")
     assert answer.status_code in (200, 400, 404)
     check("GET", path, answer.status_code, answer.data, answer.content_type)
+
+
+def test_links_lead_to_the_host_that_was_asked_and_keep_its_tls_where_that_is_ours(met: Site) -> None:
+    answer = met.ask(ONE, base_url=OURS.replace("https", "http"))
+    assert answer.get_json()["url"] == f"{OURS}{ONE}"
+    assert met.told(ONE)["url"] == f"{HERE}{ONE}"
+
+
+def test_a_password_in_our_own_address_is_shown_to_nobody(redis: Redis) -> None:
+    site = Site(redis, public_url="https://twilio:hunter2secret@hooks.example.com")
+    site.tell(*meeting())
+    site.fold()
+    answer = site.ask(LIST, base_url="http://hooks.example.com")
+    assert "https://hooks.example.com/v1" in answer.get_data(as_text=True)
+    assert "hunter2secret" not in answer.get_data(as_text=True)
+
+
+def test_no_summary_ever_times_out(met: Site) -> None:
+    assert listed(met, "?Status=summary_timeout") == []

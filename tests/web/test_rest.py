@@ -1397,7 +1397,7 @@ def test_a_fault_of_our_own_is_told_as_twilio_would_and_keeps_its_particulars_in
     def breaks(*_: object) -> None:
         raise RuntimeError("a fault about +15550123456")
 
-    monkeypatch.setattr(site.snapshots, "conferences", breaks)
+    monkeypatch.setattr(site.snapshots, "headers", breaks)
     with capture_logs() as lines:
         answer = site.ask(f"{ONE}.json")
     assert (answer.status_code, answer.get_json()["code"]) == (500, 20500)

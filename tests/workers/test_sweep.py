@@ -206,10 +206,18 @@ def test_a_control_request_is_given_its_time(steered: Steered, nudges: list[str]
 
 def test_two_sweeps_at_once_write_the_same_record(steered: Steered) -> None:
     steered.ask(expires_in=-0.01)
-    steered.sweep.expire()
-    steered.sweep.expire()
+    inbox = steered.drain.inbox
+    for _ in range(2):
+        Sweep(inbox, steered.drain.snapshots, lambda: None).expire()
     empty(steered.drain)
     assert len(steered.drain.snapshots.events(ROOM, 0, 10)) == 3
+
+
+def test_a_sweep_does_not_fill_the_inbox_while_draining_lags(steered: Steered) -> None:
+    steered.ask(expires_in=-0.01)
+    for _ in range(20):
+        steered.sweep.expire()
+    assert sum(shard.waiting for shard in steered.drain.inbox.backlog()) == 1
 
 
 def test_what_a_callback_confirms_is_not_waited_for_any_longer(steered: Steered) -> None:
