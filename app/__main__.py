@@ -408,7 +408,7 @@ def _greet(local: str, settings: Settings, demo_key: str | None) -> None:
         f"\nOffhook is running{' with simulated conferences' if demo_key else ''}.\n\n"
         f"  look    {page}/\n"
         f"  ask     curl -u {user} '{local}/api/conferences?status=in-progress'\n"
-        f"  as SDKs curl -u {user} '{local}{accounts_path(next(iter(settings.accounts)))}/Conferences.json'\n"
+        f"  Twilio  curl -u {user} '{local}{accounts_path(next(iter(settings.accounts)))}/Conferences.json'\n"
         f"  follow  {data_dir}{shown} tail\n"
         f"  stop    Ctrl-C\n"
     )
