@@ -97,8 +97,8 @@ class Twilio:
         if body:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         name, secret = self.logins[account_sid]
-        # One for each request: it keeps the last answer in itself, where another thread's could take its place.
         body_read: list[bytes] = []
+        # One for each request: it keeps the last answer in itself, where another thread's could take its place.
         client = TwilioHttpClient(
             pool_connections=False,
             timeout=PATIENCE,

@@ -18,7 +18,7 @@ from app.twilio.signature import Key
 from app.upstream.api import Twilio
 from app.web import api, failures, health, insights, page, rest, webhook
 from app.web.access import Access, Grant
-from app.web.answers import failure
+from app.web.answers import failure, with_headers
 from app.web.control import Control
 from app.web.intake import Intake
 from app.web.refusals import Refusals
@@ -90,11 +90,7 @@ def create_app(
 def _refused(error: HTTPException) -> Response:
     if request.path.startswith(failures.TWILIOS):
         return failures.refused(error)
-    answer = failure(error.code or 500, error.description or error.name)
-    for name, value in error.get_headers():
-        if name not in ("Content-Type", "Content-Length"):
-            answer.headers[name] = value
-    return answer
+    return with_headers(failure(error.code or 500, error.description or error.name), error)
 
 
 def _away(error: RedisError) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response, request
+from werkzeug.exceptions import HTTPException
 
 from app.conference import encode
 
@@ -23,6 +24,14 @@ def json_bytes(body: bytes, status: int = 200) -> Response:
 def json_value(value: Any, status: int = 200) -> Response:
     """An answer from anything that can be encoded."""
     return json_bytes(encode(value), status)
+
+
+def with_headers(answer: Response, refusal: HTTPException) -> Response:
+    """The answer with what a refusal adds to its headers, such as WWW-Authenticate or Allow."""
+    for name, value in refusal.get_headers():
+        if name not in ("Content-Type", "Content-Length"):
+            answer.headers[name] = value
+    return answer
 
 
 def failure(status: int, message: str) -> Response:

@@ -128,20 +128,21 @@ class Control:
         if key is not None and (earlier := self.promises.make(key, asked.fingerprint)):
             return _again(earlier, asked)
         try:
-            home, action = self._begun(asked)
+            known, action = self._begun(asked)
             if key is not None:
                 self.promises.seal(key, asked.fingerprint)
         except BaseException:  # nothing has been sent; should this fail as well, the promise is over in a minute
-            with suppress(RedisError):
-                self.promises.forget(key or "")
+            if key is not None:
+                with suppress(RedisError):
+                    self.promises.forget(key)
             raise
         answer, outcome = self._sent(asked, action)
         answer.headers["Offhook-Action"] = action.id
-        if hint := _hint(asked, home):
+        if hint := _hint(asked, known):
             answer.headers["Offhook-Hint"] = hint
         if key is not None:
             self._remember(key, asked, answer, outcome)
-        self._write_down(asked, home, outcome, answer)
+        self._write_down(asked, known, outcome, answer)
         return _answer(answer)
 
     def _checked(self, reader: Reader, aim: Target) -> Request:

@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 from app.conference import encode
 from app.store.connect import WrongShards
 from app.twilio.resources import error, xml
+from app.web.answers import with_headers
 
 CODES = {401: 20003, 403: 20003, 404: 20404, 405: 20004, 429: 20429}
 BAD_PARAMETER = 20001
@@ -61,10 +62,7 @@ def refused(exception: HTTPException) -> Response:
     status = exception.code or 500
     message = exception.description or exception.name
     answer = failed(Failure(status, f"Authenticate: {message}" if status == 401 else message))
-    for name, value in exception.get_headers():
-        if name not in ("Content-Type", "Content-Length"):
-            answer.headers[name] = value
-    return answer
+    return with_headers(answer, exception)
 
 
 def speak_as_twilio(blueprint: Blueprint) -> None:

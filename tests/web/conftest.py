@@ -22,7 +22,7 @@ from app.twilio.signature import Key
 from app.upstream.api import Twilio
 from app.web import create_app
 from app.web.access import Grant
-from tests.cast import ACCOUNT, TOKEN, said
+from tests.cast import ACCOUNT, ANNA, BEN, CLEO, TOKEN, said
 from tests.conftest import SHARDS
 from tests.described import check
 from workers.drain import Drain
@@ -202,3 +202,23 @@ def nowhere() -> Iterator[Redis]:
     client = connect("unix:///nonexistent/valkey.sock", patience=1.0)
     yield client
     client.close()
+
+
+NEW, STANDING, ENDED = "init", "in-progress", "completed"
+KNOWN = [
+    # conference, account, its name, how it stands, who has been in it
+    (room(1), ACCOUNT, "Stand-up", ENDED, {ANNA: "anna"}),
+    (room(2), ACCOUNT, "Stand-up", STANDING, {ANNA: "anna", BEN: "ben"}),
+    (room(3), ACCOUNT, "Planning | Büro", STANDING, {CLEO: "anna"}),
+    (room(4), ACCOUNT, "Planning | Büro", NEW, {}),
+    (room(5), CHILD, "Stand-up", STANDING, {BEN: "anna"}),
+    (room(6), CHILD, "Retro", ENDED, {CLEO: "cleo"}),
+    (room(7), STRANGER, "Stand-up", STANDING, {ANNA: "anna"}),
+]
+
+
+@pytest.fixture
+def several(site: Site) -> Site:
+    """The conferences of KNOWN, the last of them the newest."""
+    populate(site, KNOWN)
+    return site

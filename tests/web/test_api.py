@@ -22,12 +22,15 @@ from tests.cast import ACCOUNT, ANNA, BEN, CLEO, ROOM, progress, said
 from tests.conftest import SHARDS
 from tests.web.conftest import (
     CHILD,
+    ENDED,
+    KNOWN,
+    NEW,
     OPERATOR,
     OWNER,
+    STANDING,
     STRANGER,
     SUBACCOUNT,
     Site,
-    populate,
     room,
 )
 
@@ -89,26 +92,6 @@ RECORDED = {
 
 
 # The list
-
-
-NEW, STANDING, ENDED = "init", "in-progress", "completed"
-KNOWN = [
-    # conference, account, its name, how it stands, who has been in it
-    (room(1), ACCOUNT, "Stand-up", ENDED, {ANNA: "anna"}),
-    (room(2), ACCOUNT, "Stand-up", STANDING, {ANNA: "anna", BEN: "ben"}),
-    (room(3), ACCOUNT, "Planning | Büro", STANDING, {CLEO: "anna"}),
-    (room(4), ACCOUNT, "Planning | Büro", NEW, {}),
-    (room(5), CHILD, "Stand-up", STANDING, {BEN: "anna"}),
-    (room(6), CHILD, "Retro", ENDED, {CLEO: "cleo"}),
-    (room(7), STRANGER, "Stand-up", STANDING, {ANNA: "anna"}),
-]
-
-
-@pytest.fixture
-def several(site: Site) -> Site:
-    """The conferences of KNOWN, the last of them the newest."""
-    populate(site, KNOWN)
-    return site
 
 
 @pytest.mark.parametrize("status", [None, NEW, STANDING, ENDED])

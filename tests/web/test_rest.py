@@ -26,15 +26,18 @@ from tests.described import check
 from tests.store import rooms
 from tests.web.conftest import (
     CHILD,
+    ENDED,
+    KNOWN,
+    NEW,
     OPERATOR,
     OUTSIDER,
     OWNER,
+    STANDING,
     STRANGER,
     SUBACCOUNT,
     TENANT,
     Site,
     asked,
-    populate,
     refused,
     room,
 )
@@ -497,25 +500,6 @@ def test_recordings_are_found_by_the_day_they_began(site: Site, query: str, numb
 
 
 # Filters
-
-NEW, STANDING, ENDED = "init", "in-progress", "completed"
-KNOWN = [
-    # conference, account, its name, how it stands, who has been in it
-    (room(1), ACCOUNT, "Stand-up", ENDED, {ANNA: "anna"}),
-    (room(2), ACCOUNT, "Stand-up", STANDING, {ANNA: "anna", BEN: "ben"}),
-    (room(3), ACCOUNT, "Planning | Büro", STANDING, {CLEO: "anna"}),
-    (room(4), ACCOUNT, "Planning | Büro", NEW, {}),
-    (room(5), CHILD, "Stand-up", STANDING, {BEN: "anna"}),
-    (room(6), CHILD, "Retro", ENDED, {CLEO: "cleo"}),
-    (room(7), STRANGER, "Stand-up", STANDING, {ANNA: "anna"}),
-]
-
-
-@pytest.fixture
-def several(site: Site) -> Site:
-    """The conferences of KNOWN, the last of them the newest."""
-    populate(site, KNOWN)
-    return site
 
 
 @pytest.mark.parametrize("status", [None, NEW, STANDING, ENDED])
