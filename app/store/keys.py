@@ -1,7 +1,8 @@
 """Every key and channel: its type, what it holds, and who writes it.
 
 All keys of a shard carry its number as hash tag, so one shard's commit is one slot of a Redis Cluster. Only SIDs that
-were matched against their pattern, and shard numbers, ever become part of a key: no names, labels or numbers of people.
+were matched against their pattern, shard numbers and digests ever become part of a key: no names, labels or numbers of
+people.
 """
 
 from zlib import crc32
@@ -54,6 +55,11 @@ def pending(shard: int) -> str:
     return f"offhook:{{{shard}}}:pending"
 
 
+def changes(shard: int) -> str:
+    """Stream: the latest changes as subscribers were sent them (see `feed.py`). Commits append, and drop the oldest."""
+    return f"offhook:{{{shard}}}:changes"
+
+
 def counters(shard: int) -> str:
     """Hash: callbacks folded, noted, repeated and set aside, counted by the commits that did it."""
     return f"offhook:{{{shard}}}:counters"
@@ -82,6 +88,16 @@ def call(shard: int, sid: str) -> str:
 def promise(digest: str) -> str:
     """String with a life of a day: a control request that must not be sent twice, and its answer. Web writes it."""
     return f"offhook:promise:{digest}"
+
+
+def session(digest: str) -> str:
+    """String with a life of up to a week: who is signed in with a browser (see `sessions.py`). Web writes it."""
+    return f"offhook:session:{digest}"
+
+
+def ticket(digest: str) -> str:
+    """String with a life of an hour: a link that signs in once. `offhook run` and `link` write it, web takes it."""
+    return f"offhook:ticket:{digest}"
 
 
 def conference_channel(sid: str) -> str:

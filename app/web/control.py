@@ -9,7 +9,7 @@ import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 import structlog
@@ -148,10 +148,6 @@ class Control:
     def _checked(self, reader: Reader, aim: Target) -> Request:
         if not reader.control:
             raise Failure(403, "This key only reads. Use one with the scope control.")
-        if _from_another_site():
-            raise Failure(
-                403, "A browser sent this from another site's page. Control requests are taken from our own only."
-            )
         if FORWARDED_BY in request.headers:
             raise Failure(502, "TWILIO_API_BASE_URL leads back to Offhook itself: set it to Twilio's, or leave it out.")
         if not self.twilio.can_reach(aim.account):
@@ -336,14 +332,6 @@ def _body() -> bytes:
     if len(body) != (request.content_length or 0):
         raise Failure(400, "The body is shorter than its Content-Length")
     return body
-
-
-def _from_another_site() -> bool:
-    """Whether a page elsewhere has made a browser send this: it would sign in with what the browser remembers."""
-    fetched, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if fetched is not None:
-        return fetched not in ("none", "same-origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
 
 
 def _named(conference: Conference | None, aim: Target) -> Participant | None:
