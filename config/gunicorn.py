@@ -1,11 +1,19 @@
 """The web server's numbers, each with its reason. `offhook web` adds address, port and number of processes."""
 
+import resource
+import socket
+import sys
+from typing import Any
+
 from gunicorn.glogging import Logger
+
+GIVEN_UP_AFTER = 60_000
+"""Milliseconds that a client may take nothing of what it is sent, as one that has lost its network does."""
 
 # A request costs a greenlet, not a thread: two hundred stalled clients or open streams leave the others alone, where a
 # thread pool stands still.
 worker_class = "gevent"
-worker_connections = 1000
+worker_connections = 4000
 
 # Longer than the idle time of the usual load balancers, so that they close first and no request meets a closed socket.
 keepalive = 75
@@ -44,6 +52,18 @@ class Discreet(Logger):  # type: ignore[misc]  # gunicorn ships no types
 
 
 logger_class = Discreet
+
+
+
+def post_worker_init(worker: Any) -> None:
+    """Once a process has its application: let streams end when it is to stop, and let there be many."""
+    worker.wsgi.extensions["offhook.fanout"].stopping = lambda: not worker.alive
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    for listener in worker.sockets:
+        if listener.family in (socket.AF_INET, socket.AF_INET6) and sys.platform == "linux":
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GIVEN_UP_AFTER)
+
 
 # No header may move the application to another path, not even one that a proxy beside us has let through.
 forwarder_headers = ""

@@ -237,6 +237,12 @@ class Inbox:
         return bool(persistence.get("aof_enabled"))
 
 
+def lag(backlog: Iterable[Backlog], now: float) -> float | None:
+    """For how many seconds the oldest entry has waited, `now` being seconds since 1970. None: none is waiting."""
+    oldest = [int(shard.oldest_id.split(b"-")[0]) for shard in backlog if shard.oldest_id]
+    return max(0.0, round(now - min(oldest) / 1000, 3)) if oldest else None
+
+
 def _read(raw: bytes) -> Entry | Unread:
     try:
         entry: Entry = _decoder.decode(raw)

@@ -33,6 +33,9 @@ UNREADABLE = -1
 CALL_REMEMBERED = 3 * 24 * 3600
 """Seconds after its last callback that a call is remembered apart from its conferences. Calls end within a day."""
 
+RETAINED = 1000
+"""Changes of each shard that a subscriber can miss and still be told, once it is back. One takes 2 or 3 KiB."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Callback).decode
 _decode_pair = msgspec.msgpack.Decoder(tuple[str, Callback]).decode
@@ -118,12 +121,13 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, then a document and a log for each changed
-# conference, then each noted call. ARGV is read from the front: token, first id of the batch, first id that stays,
-# lease's length in ms, fold version; counters; dead letters; conferences; call notes. Lists are preceded by their
-# length. Returns nil when fenced, else how much mail is left; the lease is kept only while there is some.
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, then a document and a log for each
+# changed conference, then each noted call. ARGV is read from the front: token, first id of the batch, first id that
+# stays, lease's length in ms, fold version, how many changes are kept, epoch; counters; dead letters; conferences; call
+# notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is kept only
+# while there is some.
 COMMIT = """#!lua flags=allow-oom
-local next_arg, next_key = 0, 6
+local next_arg, next_key = 0, 7
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
 local function key() next_key = next_key + 1 return KEYS[next_key] end
 local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
@@ -131,7 +135,7 @@ local function each(step, act) for _ = 1, tonumber(take()) / step do act() end e
 if redis.call('GET', KEYS[1]) ~= take() then return nil end
 local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 if #oldest == 0 or oldest[1][1] ~= take() then return nil end
-local stays, lasts, version = take(), take(), take()
+local stays, lasts, version, kept, epoch = take(), take(), take(), take(), take()
 
 each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
 each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
@@ -145,7 +149,9 @@ each(1, function()
   each(1, function() redis.call('ZADD', KEYS[3], 0, take()) end)
   each(1, function() redis.call('ZREM', KEYS[6], take()) end)
   each(2, function() redis.call('ZADD', KEYS[6], take(), take()) end)
-  local message = take()
+  local sid, account, revision, message = take(), take(), take(), take()
+  redis.call('XADD', KEYS[7], 'MAXLEN', '~', kept, '*',
+    'c', sid, 'a', account, 'e', epoch, 'r', revision, 'm', message)
   each(1, function() redis.call('PUBLISH', take(), message) end)
 end)
 each(3, function()
@@ -164,9 +170,11 @@ return left
 class Snapshots:
     """The conferences of all shards."""
 
-    def __init__(self, redis: Redis, shards: int) -> None:
+    def __init__(self, redis: Redis, shards: int, retained: int = RETAINED) -> None:
+        """`retained` is how many changes of each shard are kept, at least, for subscribers that come back."""
         self.redis = redis
         self.shards = shards
+        self.retained = retained
         self._commit = redis.register_script(COMMIT)
 
     def load(self, shard: int, sids: Sequence[str]) -> dict[str, Kept]:
@@ -201,6 +209,7 @@ class Snapshots:
             keys.counters(shard),
             keys.dead_letters(shard),
             keys.pending(shard),
+            keys.changes(shard),
         ]
         counters = {
             "folded": work.folded,
@@ -209,6 +218,7 @@ class Snapshots:
             "dead": len(work.dead_letters),
         }
         words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), LEASE_LASTS, fold_version]
+        words += [self.retained, batch.epoch]
         _say(words, [word for name, count in counters.items() if count for word in (name, count)])
         _say(words, [_letter(letter) for letter in work.dead_letters])
         words.append(len(work.changes))
@@ -491,7 +501,7 @@ def _say_change(words: list[Any], change: Change) -> None:
     was, now = _pending(change.before), _pending(change.after)
     _say(words, list(was.keys() - now.keys()))
     _say(words, [word for member, until in now.items() if was.get(member) != until for word in (until, member)])
-    words.append(change.message)
+    words += [header.sid, header.account_sid, header.revision, change.message]
     _say(
         words,
         [keys.ALL_CONFERENCES, keys.conference_channel(header.sid), keys.account_channel(header.account_sid)],

@@ -1,0 +1,248 @@
+"""Reads the feed of changes once for all streams of this process, and hands each what it wants as ready bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from typing import Literal, NamedTuple
+
+import structlog
+from redis import RedisError
+
+from app.conference import encode
+from app.store.feed import Feed, Gone, Places, Told, moved, written
+from app.store.inbox import Inbox, lag
+
+BEAT = 10.0
+"""Seconds. Proxies and people take a stream for dead that is silent for half a minute."""
+WAIT = 0.5
+"""Seconds that one read waits; well under the patience of the connection."""
+LINGER = 5.0
+"""Seconds that reading goes on when the last stream has ended: most come back."""
+WAITING = 500
+"""Chunks that may wait for one stream. All that came in one read is one chunk."""
+READ_UP_WITHIN = 2.0
+"""Seconds in which this process must get as far as a reader says it has got elsewhere."""
+
+Reason = Literal["gone", "malformed", "flushed", "slow"]
+
+log = structlog.get_logger("offhook.feed")
+
+
+class Wanted(NamedTuple):
+    """Which changes a stream is for."""
+
+    accounts: frozenset[str] | None
+    """None: all."""
+    conference: str | None
+    """None: all."""
+
+    def covers(self, told: Told) -> bool:
+        """Whether this change is one of them."""
+        return self.conference in (None, told.conference_sid) and (
+            self.accounts is None or told.account_sid in self.accounts
+        )
+
+
+class Lost(Exception):
+    """A stream has not been handed everything, and must begin anew."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+class Listener:
+    """What waits to be sent on one stream."""
+
+    def __init__(self, places: Places) -> None:
+        """It is handed everything behind these places."""
+        self.places = places
+        self.lost: Reason | None = None
+        self._chunks: SimpleQueue[bytes | None] = SimpleQueue()
+
+    def put(self, chunk: bytes) -> None:
+        """Have frames sent; too many of them, and the stream is lost."""
+        if self.lost:
+            return
+        if self._chunks.qsize() < WAITING:
+            self._chunks.put(chunk)
+        else:
+            self.lose("slow")
+
+    def lose(self, reason: Reason) -> None:
+        """Say that it has missed something. What waits is not sent any more, nor kept for one who takes nothing."""
+        self.lost = reason
+        with suppress(Empty):
+            while True:
+                self._chunks.get_nowait()
+        self._chunks.put(None)
+
+    def end(self) -> None:
+        """Let it end behind what it has been handed."""
+        self._chunks.put(None)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Whole frames as they come, until the end. Raises `Lost`."""
+        while True:
+            chunk = self._chunks.get()
+            if self.lost:
+                raise Lost(self.lost)
+            if chunk is None:
+                return
+            yield chunk
+
+
+class Fanout:
+    """One reader of the feed, and all who listen."""
+
+    def __init__(self, feed: Feed, inbox: Inbox) -> None:
+        self.feed = feed
+        self.inbox = inbox
+        self.stopping: Callable[[], bool] = lambda: False
+        """Whether all streams are to end. The web server may set it."""
+        self._listeners: defaultdict[Wanted, set[Listener]] = defaultdict(set)
+        self._places: Places | None = None
+        self._epochs: dict[int, str] = {}
+        self._behind: float | None = None
+        self._reading = False
+        self._moved = threading.Condition()
+        """Held while what stands above changes; told when reading has got further."""
+
+    @property
+    def listening(self) -> int:
+        """How many streams there are."""
+        return sum(map(len, self._listeners.values()))
+
+    @contextmanager
+    def listen(self, wanted: Wanted, since: Places) -> Iterator[Listener]:
+        """From now on have changes waiting; what was told before that, and since then, is the caller's to read.
+
+        Raises `Gone` where nothing as new as `since` is found.
+        """
+        with self._moved:
+            if not self._reading:
+                self._reading = True
+                threading.Thread(target=self._read, name="feed", daemon=True).start()
+            if not self._moved.wait_for(lambda: self._has_reached(since), READ_UP_WITHIN) or self._places is None:
+                raise Gone
+            listener = Listener(self._places)
+            self._listeners[wanted].add(listener)
+        try:
+            yield listener
+        finally:
+            with self._moved:
+                self._listeners[wanted].discard(listener)
+                if not self._listeners[wanted]:
+                    del self._listeners[wanted]
+
+    def beat(self, places: Places) -> bytes:
+        """The frame that says how fresh all this is."""
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return frame("beat", encode({"at": at, "behind": self._behind}), places)
+
+    def _has_reached(self, since: Places) -> bool:
+        return self._places is not None and all(here >= there for here, there in zip(self._places, since, strict=True))
+
+    def _read(self) -> None:
+        """Read and hand out, until the server stops or nobody has listened for a while."""
+        beaten = wanted_at = time.monotonic()
+        answering = True
+        while not self.stopping():
+            now = time.monotonic()
+            if self._listeners:
+                wanted_at = now
+            elif now - wanted_at > LINGER and self._is_over():
+                return
+            try:
+                if self._places is None:
+                    places, self._behind = self.feed.end(), self._lag()
+                    self._begin_at(places)
+                told = self.feed.wait(self._places or (), WAIT)
+                if now - beaten > BEAT or not answering:
+                    beaten, answering = now, True
+                    self._look_around()
+                self._hand_out(told, beat=beaten == now)
+            except Gone:
+                self._lose_all("flushed")
+            except RedisError as error:
+                if answering or now - beaten > BEAT:
+                    log.warning("the feed cannot be read", error=type(error).__name__)
+                    beaten, answering, self._behind = now, False, None
+                    self._hand_out([], beat=True)
+                time.sleep(WAIT)
+            except Exception:  # whatever it is must not silence every stream for good
+                log.exception("the feed is read anew")
+                self._lose_all("gone")
+                time.sleep(WAIT)
+        self._end_all()
+
+    def _is_over(self) -> bool:
+        with self._moved:
+            if self._listeners:
+                return False
+            self._reading, self._places = False, None
+            return True
+
+    def _begin_at(self, places: Places) -> None:
+        with self._moved:
+            self._places = places
+            self._epochs.clear()
+            self._moved.notify_all()
+
+    def _look_around(self) -> None:
+        """Is Redis still the one that was read from, and how late is what it tells?"""
+        if self._places is not None and not self.feed.holds(self._places):
+            self._lose_all("flushed")
+            return
+        self._behind = self._lag()
+
+    def _lag(self) -> float:
+        """For how many seconds the oldest callback has waited to be folded."""
+        return lag(self.inbox.backlog(), time.time()) or 0.0
+
+    def _hand_out(self, told: Sequence[Told], *, beat: bool) -> None:
+        if any(self._epochs.setdefault(each.shard, each.epoch) != each.epoch for each in told):
+            self._lose_all("flushed")
+            return
+        with self._moved:
+            if self._places is None:
+                return
+            frames: list[tuple[Told, bytes]] = []
+            for each in told:
+                self._places = moved(self._places, each.shard, each.place)
+                frames.append((each, frame("change", each.message, self._places)))
+            after = self.beat(self._places) if beat else b""
+            for wanted, listeners in self._listeners.items():
+                chunk = b"".join(ready for each, ready in frames if wanted.covers(each)) + after
+                if chunk:
+                    for listener in listeners:
+                        listener.put(chunk)
+            if told:
+                self._moved.notify_all()
+
+    def _lose_all(self, reason: Reason) -> None:
+        """Another life of Redis, or none that can be read: everybody begins anew, and so does the reading."""
+        with self._moved:
+            for listeners in self._listeners.values():
+                for listener in listeners:
+                    listener.lose(reason)
+            self._listeners.clear()
+            self._places = None
+
+    def _end_all(self) -> None:
+        with self._moved:
+            for listeners in self._listeners.values():
+                for listener in listeners:
+                    listener.end()
+            self._reading, self._places = False, None
+
+
+def frame(name: str, data: bytes, places: Places | None) -> bytes:
+    """One event of a stream. Without places its reader is left with nothing to come back with, and begins anew."""
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (written(places or ()).encode(), name.encode(), data)
