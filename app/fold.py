@@ -9,12 +9,13 @@ Three rules make that so.
    conference.
 
 `fold` is the definition. `advance` is the short way for events that are new and the newest of their call.
+`replay` shows each step of the second rule.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -50,13 +51,18 @@ def fold(events: Iterable[Event]) -> Conference:
     There is at least one, and all carry the same `conference_sid`.
     """
     told = sorted({event.id: event for event in events}.values(), key=_in_twilios_order)
-    legs: defaultdict[str, list[Event]] = defaultdict(list)
-    for event in told:
-        if concerns_a_call(event):
-            legs[str(event.call_sid)].append(event)
     header = Header(sid=str(told[0].conference_sid), account_sid=min(event.account_sid for event in told))
     header = _ended(_merged(header, told), told)
-    return _closed(header, {sid: _replayed(sid, leg) for sid, leg in legs.items()})
+    return _closed(header, {sid: _replayed(sid, leg) for sid, leg in by_call(told).items()})
+
+
+def by_call(events: Iterable[Event]) -> dict[str, list[Event]]:
+    """Those of these events that a participant's state hangs on, by its call."""
+    legs: defaultdict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        if concerns_a_call(event):
+            legs[str(event.call_sid)].append(event)
+    return legs
 
 
 def advance(conference: Conference, events: Sequence[Event]) -> Conference | None:
@@ -109,7 +115,7 @@ def concerns_a_call(event: Event) -> bool:
     )
 
 
-def _is_unknown(event: Event) -> bool:
+def is_unknown(event: Event) -> bool:
     """Whether this is about a call, in words that have no meaning here."""
     return event.source == "conference" and event.call_sid is not None and event.type not in RULES
 
@@ -143,7 +149,7 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
         started_at=started,
         region=region,
         recordings=tuple(recordings[sid] for sid in sorted(recordings)),
-        actions=actions.after(header.actions, [event for event in events if not _is_unknown(event)]),
+        actions=actions.after(header.actions, [event for event in events if not is_unknown(event)]),
         coverage=_covered(header.coverage, events),
     )
 
@@ -207,9 +213,21 @@ def _ended(header: Header, events: Sequence[Event]) -> Header:
 
 def _replayed(sid: str, events: list[Event]) -> Participant:
     participant = Participant(call_sid=sid)
-    for event in _ordered(events):
-        participant = _applied(participant, event)
+    for _, step in replay(sid, events):
+        participant = step
     return participant
+
+
+def replay(sid: str, events: list[Event]) -> Iterator[tuple[datetime, Participant]]:
+    """The participant after each of these events about its call, and when that was; `UNTOLD` where nobody knows.
+
+    Each event is given once. What the end of the call or of the conference cuts off is only in `fold`.
+    """
+    participant = Participant(call_sid=sid)
+    for event in _ordered(events):
+        at = _moment(participant, event)
+        participant = _applied(participant, event)
+        yield at, participant
 
 
 def _ordered(events: list[Event]) -> list[Event]:
@@ -260,7 +278,7 @@ def _applied(participant: Participant, event: Event) -> Participant:
     if event.source == "control":
         return _summed(_answered(participant, event.answer or Answer()))
     leg = event.leg or Leg()
-    at = event.at or _latest_told(participant)
+    at = _moment(participant, event)
     numbered = participant.events == 0 or participant.last_sequence is not None
     standing = replace(
         participant,
@@ -279,7 +297,9 @@ def _applied(participant: Participant, event: Event) -> Participant:
     return _summed(_timed(RULES[event.type](standing, event, at), at))
 
 
-def _latest_told(participant: Participant) -> datetime:
+def _moment(participant: Participant, event: Event) -> datetime:
+    if event.at is not None:
+        return event.at
     stays = participant.stays
     times = [*(stay.joined_at for stay in stays), *(stay.left_at for stay in stays)]
     return max((time for time in times if time is not None), default=UNTOLD)

@@ -1,25 +1,28 @@
-"""The native JSON API: conferences, one conference, its events, and how the service stands."""
+"""The native JSON API: conferences, one conference, its events and timeline, and how the service stands."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, abort
 
 from app.conference import Status, encode, read_header
 from app.events import Callback, Event
-from app.store.inbox import Inbox
+from app.store.inbox import Inbox, lag
 from app.store.index import Place
 from app.store.snapshots import DeadLetter, Logged, Question, Snapshots
-from app.twilio.callbacks import Unusable, parameters, read
+from app.timeline import timeline
+from app.twilio.callbacks import Unusable, parameters, read, read_filed
 from app.twilio.sids import is_sid
-from app.web.access import Access, Reader, asked_account
+from app.web.access import Access, asked_account
 from app.web.answers import json_bytes, json_value
+from app.web.insights import AT_ONCE
+from app.web.queries import check_visible, query
 from app.web.refusals import Refusals
 
 USUAL_PAGE, LARGEST_PAGE = 50, 500
@@ -33,7 +36,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
     @api.get("/conferences")
     def conferences() -> Response:
         reader = access.reader()
-        asked = _asked("status", "friendly_name", "participant", "account", "limit", "after", "expand")
+        asked = query("status", "friendly_name", "participant", "account", "limit", "after", "expand")
         place = _place(asked.get("after"))
         question = _question(asked, asked_account(reader, asked.get("account")))
         headers, following = snapshots.page(question, place, _limit(asked))
@@ -46,14 +49,14 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
     @api.get("/conferences/<sid>")
     def conference(sid: str) -> Response:
         reader = access.reader()
-        _asked()
-        return json_bytes(_check_visible(reader, sid, snapshots.documents))
+        query()
+        return json_bytes(check_visible(reader, sid, snapshots.documents))
 
     @api.get("/conferences/<sid>/events")
     def events(sid: str) -> Response:
         reader = access.reader()
-        asked = _asked("after", "limit")
-        _check_visible(reader, sid, snapshots.headers)
+        asked = query("after", "limit")
+        check_visible(reader, sid, snapshots.headers)
         after = asked.get("after", "0")
         if not re.fullmatch(r"[0-9]{1,15}", after):
             abort(400, "after: expected the `number` of an event of this list; `next` has it.")
@@ -62,12 +65,26 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
         link = _link(f"/api/conferences/{sid}/events", asked, str(logged[-1].number) if len(logged) == limit else None)
         return json_bytes(b'{"events":%b,"next":%b}' % (encode([_shown(entry) for entry in logged]), link))
 
+    @api.get("/conferences/<sid>/timeline")
+    def picture(sid: str) -> Response:
+        reader = access.reader()
+        query()
+        revision = read_header(check_visible(reader, sid, snapshots.headers)).revision
+        told: list[Event] = []
+        heard = 0
+        while logged := snapshots.events(sid, heard, AT_ONCE):
+            heard = logged[-1].number
+            for entry in logged:
+                with suppress(Unusable):  # an earlier release could read it
+                    told.append(read_filed(entry.callback, sid))
+        shown = encode(timeline(told))
+        return json_bytes(b'{"revision":%d,"events":%d,%b' % (revision, heard, shown[1:]))
+
     @api.get("/stats")
     def stats() -> Response:
         reader = access.reader()
-        _asked()
+        query()
         backlog, counters = inbox.backlog(), snapshots.counters()
-        oldest = min((int(shard.oldest_id.split(b"-")[0]) for shard in backlog if shard.oldest_id), default=None)
         answer: dict[str, Any] = {
             "conferences": snapshots.count(reader.account),
             "callbacks": {
@@ -76,7 +93,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
                 "repeated": counters["repeated"],
                 "dead_letters": counters["dead"],
                 "waiting": sum(shard.waiting for shard in backlog),
-                "oldest_waiting_seconds": None if oldest is None else max(0.0, round(time.time() - oldest / 1000, 3)),
+                "oldest_waiting_seconds": lag(backlog, time.time()),
                 "refused": refusals.totals(),
             },
             "shards": [{"waiting": shard.waiting, "leased": shard.leased} for shard in backlog],
@@ -85,29 +102,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
             answer["dead_letters"] = [_buried(letter) for letter in snapshots.dead_letters(DEAD_LETTERS_SHOWN)]
         return json_value(answer)
 
-    def _check_visible(reader: Reader, sid: str, look: Callable[[list[str]], list[bytes | None]]) -> bytes:
-        """What `look` finds about a conference, if this reader may see it."""
-        if not is_sid("CF", sid):
-            abort(400, "Not a conference sid: expected CF and 32 hexadecimal digits.")
-        [found] = look([sid])
-        if found is None or not reader.may_see(read_header(found).account_sid):
-            abort(404, f"No conference {sid} is known here for this key.")
-        return found
-
     return api
-
-
-def _asked(*names: str) -> dict[str, str]:
-    """The query's parameters. An unknown or repeated one is an error: a mistyped filter must not show everything."""
-    asked: dict[str, str] = {}
-    for name, values in request.args.lists():
-        if name not in names:
-            known = f"known are {', '.join(names)}" if names else "this address takes none"
-            abort(400, f"{name}: there is no such parameter; {known}.")
-        if len(values) > 1:
-            abort(400, f"{name}: given more than once.")
-        asked[name] = values[0]
-    return asked
 
 
 def _question(asked: dict[str, str], account: str | None) -> Question:
