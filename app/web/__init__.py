@@ -11,20 +11,26 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from app.conference import Status
+from app.store.feed import Feed
 from app.store.inbox import Inbox
 from app.store.promises import Promises
+from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
-from app.web import api, failures, health, insights, page, rest, webhook
+from app.web import api, dashboard, failures, health, insights, rest, sign_in, stream, webhook
 from app.web.access import Access, Grant
 from app.web.answers import failure, with_headers
 from app.web.control import Control
+from app.web.fanout import Fanout
 from app.web.intake import Intake
 from app.web.refusals import Refusals
 
 LARGEST_BODY = 64 * 1024
 """Bytes. Twilio's status callbacks are well under 2 KiB."""
+
+FANOUT = "offhook.fanout"
+"""Under what name the application keeps what feeds its streams, for the web server to end them."""
 
 log = structlog.get_logger("offhook.web")
 
@@ -65,7 +71,8 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.converters["anything"] = Anything
     refusals = Refusals(inbox.redis)
-    access = Access(keys, parents, api_keys)
+    sessions = Sessions(inbox.redis)
+    access = Access(keys, parents, api_keys, sessions)
     intake = Intake(inbox, nudge, prepare)
     control = Control(
         snapshots=snapshots,
@@ -79,7 +86,12 @@ def create_app(
     app.register_blueprint(rest.create(snapshots=snapshots, access=access, control=control, list_status=list_status))
     app.register_blueprint(insights.create(snapshots=snapshots, access=access, public_url=public_url))
     app.register_blueprint(api.create(inbox=inbox, snapshots=snapshots, access=access, refusals=refusals))
-    app.register_blueprint(page.create(snapshots=snapshots, access=access))
+    feed = Feed(inbox.redis, inbox.shards)
+    fanout = Fanout(feed, inbox)
+    app.extensions[FANOUT] = fanout
+    app.register_blueprint(stream.create(snapshots=snapshots, feed=feed, fanout=fanout, access=access))
+    app.register_blueprint(sign_in.create(access=access, sessions=sessions, refusals=refusals))
+    app.register_blueprint(dashboard.create(access=access))
     app.register_blueprint(health.create(inbox=inbox))
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(RedisError, _away)

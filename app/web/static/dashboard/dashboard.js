@@ -1,0 +1,140 @@
+// The dashboard's beginning: keeps what the feed tells, shows the view that the address names, says how fresh it is.
+
+import { Component, html, render } from '../vendor/preact.js';
+import { ConferencePage } from './conference.js';
+import { connect } from './live.js';
+import { Overview } from './overview.js';
+import { Elapsed, now, setClock } from './parts.js';
+import { timeOf } from './words.js';
+
+const { control, name, version, session } = document.body.dataset;
+const ENDED_KEPT = 100;
+
+class Dashboard extends Component {
+  constructor() {
+    super();
+    this.live = new Map();
+    this.ended = new Map();
+    this.state = { ready: false, more: false, connection: 'connecting', behind: 0, heard: null, path: location.pathname };
+    this.offset = 0;
+    setClock(() => Date.now() + this.offset);
+    this.leave = this.leave.bind(this);
+  }
+
+  componentDidMount() {
+    connect(`offhook ${version} ${session}`, (message) => this.told(message));
+    addEventListener('popstate', () => this.setState({ path: location.pathname }));
+    document.addEventListener('click', (event) => this.followed(event));
+    this.readEnded();
+  }
+
+  // What the feed tells, kept; drawn once a frame at most.
+  told({ type, documents, looked, more, state }) {
+    if (type === 'all') {
+      const listed = new Set(documents.map((each) => each.sid));
+      if ([...this.live.keys()].some((sid) => !listed.has(sid))) this.readEnded(); // they have ended unseen
+      this.live = new Map();
+    }
+    for (const document of documents) this.keep(document);
+    this.offset = state.offset || 0;
+    if (state.name === 'signed out') location.assign(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
+    const lost = state.name === 'lost' || state.name === 'stale';
+    this.setState({
+      ready: this.state.ready || Boolean(looked),
+      more: type === 'all' ? Boolean(more) : this.state.more,
+      connection: state.name,
+      behind: state.behind,
+      heard: lost ? this.state.heard || new Date(now()).toISOString() : null,
+    });
+  }
+
+  keep(document) {
+    const held = this.live.get(document.sid) || this.ended.get(document.sid);
+    if (held && held.revision > document.revision) return;
+    if (document.status === 'completed') {
+      this.live.delete(document.sid);
+      this.ended.delete(document.sid);
+      this.ended.set(document.sid, document);
+      if (this.ended.size > ENDED_KEPT) this.ended.delete(this.ended.keys().next().value);
+    } else {
+      this.live.set(document.sid, document);
+    }
+  }
+
+  async readEnded() {
+    let next = '/api/conferences?status=completed&limit=50&expand=participants';
+    for (let pages = 0; next && pages < 3; pages += 1) {
+      const answer = await fetch(next).catch(() => null);
+      if (!answer || !answer.ok) return;
+      const page = await answer.json();
+      const ended = page.conferences.filter((each) => !this.live.has(each.sid) && !this.ended.has(each.sid));
+      this.ended = new Map([...ended.reverse().map((each) => [each.sid, each]), ...this.ended]);
+      next = page.next;
+    }
+    this.setState({});
+  }
+
+  // A link to another view changes the view, not the page: the stream goes on.
+  followed(event) {
+    const link = event.target.closest && event.target.closest('a[href]');
+    if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    if (link.origin !== location.origin || link.target || !/^\/($|conferences\/)/.test(link.pathname)) return;
+    event.preventDefault();
+    if (link.pathname === '/' && history.state === 'from the overview') {
+      history.back();
+      return;
+    }
+    history.pushState(this.state.path === '/' ? 'from the overview' : null, '', link.href);
+    this.setState({ path: location.pathname }, () => {
+      scrollTo(0, 0);
+      const title = document.querySelector('h1');
+      if (title) title.focus();
+    });
+  }
+
+  async leave() {
+    await fetch('/session', { method: 'DELETE' }).catch(() => null);
+    location.assign('/sign-in');
+  }
+
+  render(_, { ready, more, connection, behind, heard, path }) {
+    const sid = path.startsWith('/conferences/') ? path.split('/')[2] : null;
+    const old = connection === 'lost' || connection === 'stale';
+    return html`
+      <header class="top">
+        <a class="brand" href="/" aria-label="Offhook, all conferences">Offhook</a>
+        <${Freshness} connection=${connection} behind=${behind} heard=${heard} />
+        <span class="reader" title="Signed in as">${name}</span>
+        ${session !== 'key' && html`<button class="plain" onClick=${this.leave}>Sign out</button>`}
+      </header>
+      ${old && html`<p class="banner" role="alert">
+        ${connection === 'lost' ? 'The connection is lost.' : 'Nothing has been heard for a while.'} What you see is
+        from ${timeOf(heard)}. Trying again…
+      </p>`}
+      <main class=${old ? 'old' : ''}>
+        ${sid === null
+          ? html`<${Overview} live=${this.live} ended=${this.ended} more=${more} ready=${ready} />`
+          : html`<${ConferencePage} key=${sid} sid=${sid} document=${this.live.get(sid) || this.ended.get(sid)} control=${control === 'true'} />`}
+      </main>`;
+  }
+}
+
+const FRESHNESS = {
+  connecting: ['Connecting', 'away'],
+  live: ['Live', 'well'],
+  'catching up': ['Catching up', 'late'],
+  stale: ['Stale', 'away'],
+  lost: ['Connection lost', 'away'],
+  'signed out': ['Signed out', 'away'],
+};
+
+function Freshness({ connection, behind, heard }) {
+  const [word, how] = FRESHNESS[connection] || FRESHNESS.connecting;
+  return html`<p class=${`freshness ${how}`}>
+    <span role="status">${word}</span>
+    ${connection === 'catching up' && html`<span>${behind === null ? 'state store does not answer' : `${Math.round(behind)} s behind`}</span>`}
+    ${heard && html`<${Elapsed} since=${heard} />`}
+  </p>`;
+}
+
+render(html`<${Dashboard} />`, document.getElementById('dashboard'));
