@@ -1,4 +1,4 @@
-"""The operator's bench: run, web, worker, simulate, tail, twiml, verify."""
+"""The operator's bench: run, web, worker, simulate, tail, link, twiml, verify."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import click
 from msgspec.structs import replace
 from redis import Redis, RedisError
 
-from app import fold
+from app import fold, tail
 from app.conference import document, encode
 from app.store import embedded, keys
 from app.store.connect import WrongShards, claim_layout, connect
-from app.store.feed import subscribe
+from app.store.feed import Feed
+from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
 from app.supervisor import CannotStart, Process, Supervisor
 from app.twilio.callbacks import read_filed
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from app.simulator.exchange import Exchange
 
 PATIENCE = 5.0
+DEMO = "demo.json"
+"""In the data directory: the demo's account and key."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -219,24 +221,51 @@ def _double(exchange: Exchange, token: str, port: int) -> Double:
         ) from error
 
 
-@main.command()
+@main.command("tail")
 @click.argument("conference", required=False)
+@click.option("--account", default=None, help="Only this account's, by its sid.")
+@click.option("--name", default=None, help="Only conferences with this in their name.")
+@click.option("--who", default=None, help="Only what concerns this call sid, or a label with this in it.")
+@click.option("--event", "events", multiple=True, help="Only types with this in them, such as mute; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Each message as it is published, one a line.")
-def tail(conference: str | None, as_json: bool) -> None:
+def tail_command(
+    conference: str | None,
+    account: str | None,
+    name: str | None,
+    who: str | None,
+    events: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show changes as they are committed: of all conferences, or of one by its sid."""
-    if conference is not None and not is_sid("CF", conference):
-        raise click.ClickException("That is no conference sid: expected CF and 32 hexadecimal digits.")
-    redis = _redis(_settings())
-    channel = keys.conference_channel(conference) if conference else keys.ALL_CONFERENCES
+    for kind, what, sid in (("CF", "conference", conference), ("AC", "account", account)):
+        if sid is not None and not is_sid(kind, sid):
+            raise click.ClickException(f"That is no {what} sid: expected {kind} and 32 hexadecimal digits.")
+    settings = _settings()
+    feed = Feed(_redis(settings), settings.shards)
+    chosen = tail.Chosen(conference, account, name, who, events)
     try:
-        with subscribe(redis, channel) as messages:
-            click.echo(f"listening on {channel}", err=True)
-            for message in messages:
-                click.echo(message if as_json else _line(json.loads(message)))
+        for raw, message in tail.changes(feed, chosen, lambda words: click.echo(words, err=True)):
+            click.echo(raw if as_json else tail.line(message))
     except KeyboardInterrupt:
         return
     except RedisError as error:
-        raise click.ClickException(f"Redis has gone: {error}") from error
+        raise click.ClickException(f"Redis does not answer: {error}") from error
+
+
+@main.command()
+@click.option("--url", default=None, help="Where browsers reach this Offhook [default: PUBLIC_URL, or this machine].")
+def link(url: str | None) -> None:
+    """Print a link that signs a browser in: it works once, within an hour, for whoever has it."""
+    settings = _settings()
+    demo = _read_demo(settings)
+    key = _own_key(settings) or (("demo", demo["key"].encode()) if demo else None)
+    if key is None:
+        raise click.ClickException(
+            "There is no key to sign in with. Set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, or OFFHOOK_API_KEYS, as "
+            "they are for the Offhook that is running."
+        )
+    base = url or settings.public_url or f"http://127.0.0.1:{settings.port}"
+    click.echo(_one_use(base.rstrip("/"), _redis(settings), key))
 
 
 @main.command()
@@ -322,15 +351,14 @@ def _only_one(data_dir: Path) -> Iterator[None]:
 
 def _demo_account(settings: Settings, environ: dict[str, str]) -> str:
     """Give the demo an account and a key that last as long as the data directory. Returns the key, `name:secret`."""
-    file = settings.data_dir / "demo.json"
-    if file.exists():
-        demo: dict[str, str] = json.loads(file.read_text())
-    else:
+    demo = _read_demo(settings)
+    if demo is None:
         demo = {
             "sid": f"AC{secrets.token_hex(16)}",
             "token": secrets.token_hex(16),
             "key": secrets.token_hex(12),
         }
+        file = settings.data_dir / DEMO
         file.touch(mode=0o600)
         file.write_text(json.dumps(demo))
     if not settings.accounts:
@@ -339,6 +367,15 @@ def _demo_account(settings: Settings, environ: dict[str, str]) -> str:
     key = f"demo:{demo['key']}:control"
     environ["OFFHOOK_API_KEYS"] = ",".join(filter(None, [environ.get("OFFHOOK_API_KEYS"), key]))
     return f"demo:{demo['key']}"
+
+
+def _read_demo(settings: Settings) -> dict[str, str] | None:
+    """The account (`sid`, `token`) and the key that the demo has in this data directory."""
+    try:
+        demo: dict[str, str] = json.loads((settings.data_dir / DEMO).read_text())
+    except FileNotFoundError:
+        return None
+    return demo
 
 
 def _demo_api(environ: dict[str, str]) -> list[str]:
@@ -397,16 +434,36 @@ def _answers(url: str) -> bool:
         return False
 
 
+def _own_key(settings: Settings) -> tuple[str, bytes] | None:
+    """Name and secret of the key that shows the most: one that may do everything, else the main account's."""
+    for key in settings.api_keys:
+        if key.scope == "control" and key.account is None:
+            return key.name, key.secret
+    login = next((account.login for account in settings.accounts.values() if account.login), None)
+    return login and (login[0], login[1].secret)
+
+
+def _one_use(base: str, redis: Redis, key: tuple[str, bytes]) -> str:
+    """A link that signs in with this key, once. What is behind its # is in no request line, so in no proxy's log."""
+    return f"{base}/sign-in#{Sessions(redis).ticket(*key)}"
+
+
 def _greet(local: str, settings: Settings, demo_key: str | None) -> None:
     user = demo_key or '"$TWILIO_ACCOUNT_SID:$TWILIO_AUTH_TOKEN"'
-    page = local.replace("//", f"//{demo_key}@") if demo_key else local
+    name, _, secret = (demo_key or "").partition(":")
+    key = (name, secret.encode()) if demo_key else _own_key(settings)
     bench = Path(sys.argv[0]).name if Path(sys.argv[0]).name == "offhook" else "offhook"
     command = Path(sys.executable).with_name(bench)
     shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
     data_dir = "" if settings.data_dir == Path(".offhook").absolute() else f"OFFHOOK_DATA_DIR={settings.data_dir} "
+    look = f"{local}/sign-in\n"
+    with suppress(RedisError, click.ClickException):  # Redis was there a moment ago, and all the rest runs
+        if key:
+            look = f"{_one_use(local, _redis(settings), key)}\n"
+            look += f"          works once, within an hour; for another: {data_dir}{shown} link --url {local}\n"
     click.echo(
         f"\nOffhook is running{' with simulated conferences' if demo_key else ''}.\n\n"
-        f"  look    {page}/\n"
+        f"  look    {look}"
         f"  ask     curl -u {user} '{local}/api/conferences?status=in-progress'\n"
         f"  Twilio  curl -u {user} '{local}{accounts_path(next(iter(settings.accounts)))}/Conferences.json'\n"
         f"  follow  {data_dir}{shown} tail\n"
@@ -417,16 +474,6 @@ def _greet(local: str, settings: Settings, demo_key: str | None) -> None:
         click.echo(
             f"Twilio's status callbacks belong at {url}/webhooks/twilio; `offhook twiml ROOM` prints them ready.\n"
         )
-
-
-def _line(message: dict[str, Any]) -> str:
-    """One change for people: when, where, what, and who is there now."""
-    conference = message["conference"]
-    labels = {p["call_sid"]: p["label"] or p["call_sid"][:10] for p in message["participants"]}
-    events = ", ".join(f"{event['type']} {labels.get(event['call_sid'], '')}".strip() for event in message["events"])
-    name = conference["friendly_name"] or message["conference_sid"]
-    time = datetime.now(UTC).strftime("%H:%M:%S")
-    return f"{time}  {name[:28]:28}  {conference['counts']['present']:3} here  {events}"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -42,6 +44,45 @@ def test_the_demo_shows_live_conferences_and_its_printed_commands_work_as_printe
     tail.terminate()
     tail.wait()
     tail.stdout.close()
+
+    look = re.search(r"look +(\S+)", greeting).group(1)
+    another = re.search(r"for another: (.*)", greeting).group(1)
+    printed = subprocess.run(["sh", "-c", another], env=environ, capture_output=True, text=True, timeout=60)
+    assert printed.stdout.startswith(f"{house.url}/sign-in#")
+    for link in (look, printed.stdout.strip()):
+        assert [opened_by(house, link), opened_by(house, link)] == [204, 401]
+
+
+def opened_by(house: House, link: str) -> int:
+    """What a browser is answered that has opened a link and sends what is behind its #."""
+    page, _, ticket = link.partition("#")
+    assert page == f"{house.url}/sign-in"
+    with urllib.request.urlopen(page, timeout=10) as answer:
+        assert b"sign-in.js" in answer.read()
+    request = urllib.request.Request(f"{house.url}/session", json.dumps({"ticket": ticket}).encode())
+    request.add_header("Content-Type", "application/json")
+    request.add_header("Origin", house.url)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except HTTPError as refusal:
+        with refusal:
+            return refusal.code
+
+
+def test_a_link_signs_in_with_what_shows_the_most(open_house):
+    house = open_house(OFFHOOK_API_KEYS="reads:0123456789abcdef:read,steers:fedcba9876543210:control").ready()
+    link = awaited("a greeting", lambda: re.search(r"look +(\S+)", house.log.read_text())).group(1)
+    assert opened_by(house, link) == 204
+    house.environ["OFFHOOK_API_KEYS"] = ""
+    own = house.command("link", "--url", f"{house.url}/").stdout.strip()
+    assert opened_by(house, own) == 204
+    house.environ |= {"TWILIO_AUTH_TOKEN": "replaced-since", "PUBLIC_URL": house.url}
+    assert opened_by(house, house.command("link").stdout.strip()) == 401
+    house.environ |= {"TWILIO_ACCOUNT_SID": "", "TWILIO_AUTH_TOKEN": ""}
+    nobody = house.command("link")
+    assert nobody.returncode == 1
+    assert "OFFHOOK_API_KEYS" in nobody.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
