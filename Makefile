@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCK = uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml --group build
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 install: .venv/installed  ## make .venv with the offhook command, from locked and hashed requirements
 
@@ -37,6 +37,9 @@ check: .venv/installed-dev  ## linter, formatter, strict types, import contracts
 bench: .venv/installed-dev  ## measure Offhook beside what one would write instead
 	$(BIN)/python -m bench
 
+screenshots: .venv/installed-dev  ## renew docs/screenshots (needs Chromium)
+	$(BIN)/python -m tests.browser.screenshots
+
 fmt: .venv/installed-dev  ## format and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -48,4 +51,4 @@ lock:  ## renew the locked requirements (needs uv)
 clean:  ## remove .venv and what tools left behind; never .offhook, which holds your conferences
 	rm -rf tests/system/sdk/node_modules .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help install run test check bench fmt lock clean
+.PHONY: help install run test check bench screenshots fmt lock clean
