@@ -133,7 +133,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         api_keys=_api_keys(env, accounts),
         list_status=cast(ListStatus, env.one_of("OFFHOOK_LIST_STATUS", get_args(ListStatus), "all")),
         url_hosts=_hosts(env),
-        shards=env.number("OFFHOOK_SHARDS", most=4096, default=16),
+        shards=env.number("OFFHOOK_SHARDS", most=256, default=16),
         port=env.number("PORT", most=65535, default=8000),
         web_concurrency=env.number("WEB_CONCURRENCY", most=64, default=min(4, _usable_cores())),
         twilio_api_base_url=env.web_url("TWILIO_API_BASE_URL") or "https://api.twilio.com",

@@ -27,8 +27,9 @@ from app.web.access import Access, Reader, asked_account
 from app.web.fanout import Fanout, Lost, Reason, Wanted, frame
 from app.web.queries import check_visible, query
 
-SHOWN: dict[Status, int] = {"in-progress": 1000, "init": 200}
-"""How many conferences a snapshot has of each status: the newest."""
+SHOWN: dict[Status, int] = {"init": 200, "in-progress": 1000}
+"""How many conferences a snapshot has of each status: the newest. Looked for in this order: one that starts meanwhile
+is then found twice, not never."""
 LOT = 50
 """Conferences read whole between two waits for Redis. Others have their turn there: callbacks must not wait."""
 SHARED_FOR = 1.0
@@ -134,14 +135,14 @@ class Looks:
 
     def _live(self, wanted: Wanted) -> tuple[list[str], bool]:
         """The conferences that are going on, and whether there are more than are shown."""
-        sids: list[str] = []
+        sids: dict[str, None] = {}
         more = False
         [account] = wanted.accounts or [None]
         for status, most in SHOWN.items():
-            headers, following = self.snapshots.page(Question(account=account, status=status), None, most)
-            sids += [read_header(header).sid for header in headers]
+            headers, following = self.snapshots.page(Question(account=account, status=status), None, most + 1)
+            sids |= dict.fromkeys(read_header(header).sid for header in headers[:most])
             more = more or following is not None
-        return sids, more
+        return list(sids), more
 
 
 class Stream:

@@ -53,8 +53,10 @@ def test_every_address_that_is_described_is_served_and_the_other_way_round(inbox
     served = {re.sub(r"<[^>]+>", "{sid}", rule.rule) for rule in app.url_map.iter_rules()}
     served = {path for path in served if not path.startswith(("/2010-04-01/", "/v1/"))}  # docs/openapi describes those
     table = README[README.index("## Read\n") : README.index("<details>")]
-    described = set(re.findall(r"(/(?:api|webhooks|healthz|readyz|sign-in|session)[a-z/{}]*|(?<=\| `)/(?=`))", table))
-    described -= {"/api/"}
+    described = set(
+        re.findall(r"(/(?:api|conferences|webhooks|healthz|readyz|sign-in|session)[a-z/{}]*|(?<=\| `)/(?=`))", table)
+    )
+    described -= {"/api/", "/conferences"}
     assert {path for path in served if "static" not in path} == described
 
 

@@ -151,8 +151,8 @@ class Card extends Component {
     return html`<li class="conference">
       <h2><a href=${`/conferences/${conference.sid}`}>${titleOf(conference)}</a></h2>
       <p class="facts">
-        ${recording && html`<span class="recorded"><${Icon} name="recording" />recorded</span>`}
         <span>${here ? people(here) : 'nobody here'}</span>
+        ${recording && html`<span class="recorded"><${Icon} name="recording" />recorded</span>`}
         ${account && html`<span>${shortened(conference.account_sid)}</span>`}
         ${conference.coverage.missing > 0 && html`<span class="holes">${conference.coverage.missing} callbacks missing</span>`}
       </p>
