@@ -11,7 +11,7 @@ import click
 import msgspec
 from redis import RedisError
 
-from app.store.feed import Feed, Told, moved
+from app.store.feed import Feed, Gone, Told, moved
 
 WAIT = 1.0
 """Seconds."""
@@ -75,13 +75,16 @@ def changes(feed: Feed, chosen: Chosen, say: Callable[[str], None]) -> Iterator[
     """
     places = feed.end()
     say("listening")
-    away = False
+    away = lost = False
     while True:
         try:
-            if away and not feed.holds(places):
-                say("Redis has not kept what changed meanwhile: some changes are not shown")
-                places = feed.end()
+            if lost:
+                places, lost = feed.end(), False
+                say("Redis has not kept all that has changed: some changes are not shown")
             told = feed.wait(places, WAIT)
+        except Gone:
+            lost = True
+            continue
         except RedisError as error:
             if not away:
                 say(f"Redis does not answer ({type(error).__name__}); trying again")

@@ -36,7 +36,6 @@ class Told(NamedTuple):
     place: Place
     conference_sid: str
     account_sid: str
-    epoch: str
     revision: int
     message: bytes
 
@@ -99,10 +98,20 @@ class Feed:
                 self._last([keys.changes(shard)], client=pipe)
             return tuple(map(_place, pipe.execute()))
 
+    def latest(self, most: int) -> tuple[Places, list[Told], Places]:
+        """Up to so many changes of each shard, the latest, in order within it; the place before them, and behind."""
+        self.end()
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.xrevrange(keys.changes(shard), count=most + 1)
+            found: Any = [entries[::-1] for entries in pipe.execute()]
+        told = [each for shard, entries in enumerate(found) for each in _told(shard, entries[1:])]
+        return tuple(_place(e[0][0]) for e in found), told, tuple(_place(e[-1][0]) for e in found)
+
     def wait(self, places: Places, seconds: float) -> list[Told]:
         """Changes behind these places, in order within a shard; blocks until there is one. Empty: the time is up.
 
-        Raises `Gone` where something that came before them is not kept any more, or the log has begun anew.
+        Raises `Gone` where these places are not kept any more: something behind them may be gone as well.
         """
         streams: Mapping[Any, Any] = {keys.changes(shard): _id(place) for shard, place in enumerate(places)}
         found: Any = self.redis.xread(dict(streams), count=AT_ONCE, block=max(1, int(seconds * 1000))) or []
@@ -149,7 +158,6 @@ def _told(shard: int, entries: Any) -> Iterator[Told]:
                 _place(entry_id),
                 fields[b"c"].decode(),
                 fields[b"a"].decode(),
-                fields[b"e"].decode(),
                 int(fields[b"r"]),
                 fields[b"m"],
             )

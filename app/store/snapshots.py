@@ -123,7 +123,7 @@ class Commit(NamedTuple):
 # The whole effect of a batch and the inbox's progress, or nothing.
 # KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, then a document and a log for each
 # changed conference, then each noted call. ARGV is read from the front: token, first id of the batch, first id that
-# stays, lease's length in ms, fold version, how many changes are kept, epoch; counters; dead letters; conferences; call
+# stays, lease's length in ms, fold version, how many changes are kept; counters; dead letters; conferences; call
 # notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is kept only
 # while there is some.
 COMMIT = """#!lua flags=allow-oom
@@ -135,7 +135,7 @@ local function each(step, act) for _ = 1, tonumber(take()) / step do act() end e
 if redis.call('GET', KEYS[1]) ~= take() then return nil end
 local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 if #oldest == 0 or oldest[1][1] ~= take() then return nil end
-local stays, lasts, version, kept, epoch = take(), take(), take(), take(), take()
+local stays, lasts, version, kept = take(), take(), take(), take()
 
 each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
 each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
@@ -151,7 +151,7 @@ each(1, function()
   each(2, function() redis.call('ZADD', KEYS[6], take(), take()) end)
   local sid, account, revision, message = take(), take(), take(), take()
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', kept, '*',
-    'c', sid, 'a', account, 'e', epoch, 'r', revision, 'm', message)
+    'c', sid, 'a', account, 'r', revision, 'm', message)
   each(1, function() redis.call('PUBLISH', take(), message) end)
 end)
 each(3, function()
@@ -218,7 +218,7 @@ class Snapshots:
             "dead": len(work.dead_letters),
         }
         words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), LEASE_LASTS, fold_version]
-        words += [self.retained, batch.epoch]
+        words.append(self.retained)
         _say(words, [word for name, count in counters.items() if count for word in (name, count)])
         _say(words, [_letter(letter) for letter in work.dead_letters])
         words.append(len(work.changes))

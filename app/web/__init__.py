@@ -107,7 +107,9 @@ def _refused(error: HTTPException) -> Response:
 
 def _away(error: RedisError) -> Response:
     log.error("redis failed", error=type(error).__name__)
-    return failure(503, "Redis does not answer, or cannot; try again shortly. /readyz says when it is back.")
+    answer = failure(503, "Redis does not answer, or cannot; try again shortly. /readyz says when it is back.")
+    answer.headers["Retry-After"] = "2"
+    return answer
 
 
 def _broken(error: Exception) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -15,7 +15,7 @@ import structlog
 from redis import RedisError
 
 from app.conference import encode
-from app.store.feed import Feed, Gone, Places, Told, moved, written
+from app.store.feed import Feed, Gone, Place, Places, Told, moved, written
 from app.store.inbox import Inbox, lag
 
 BEAT = 10.0
@@ -26,10 +26,14 @@ LINGER = 5.0
 """Seconds that reading goes on when the last stream has ended: most come back."""
 WAITING = 500
 """Chunks that may wait for one stream. All that came in one read is one chunk."""
+RECENT = 100
+"""Changes of each shard, on average, that are remembered: who comes back soon is told from memory what was missed."""
+PAUSE, LONGEST_PAUSE = 50e-6, 0.1
+"""Seconds for each listener, and at most, until reading goes on: each then gets more at a time, and less often."""
 READ_UP_WITHIN = 2.0
 """Seconds in which this process must get as far as a reader says it has got elsewhere."""
 
-Reason = Literal["gone", "malformed", "flushed", "slow"]
+Reason = Literal["gone", "malformed", "slow"]
 
 log = structlog.get_logger("offhook.feed")
 
@@ -108,9 +112,12 @@ class Fanout:
         """Whether all streams are to end. The web server may set it."""
         self._listeners: defaultdict[Wanted, set[Listener]] = defaultdict(set)
         self._places: Places | None = None
-        self._epochs: dict[int, str] = {}
+        self._recent: dict[tuple[int, Place], Told] = {}
+        self._recent_since: Places = ()
+        """Everything behind these places, up to where reading has got, is in `_recent`, by shard and place."""
         self._behind: float | None = None
         self._reading = False
+        self._joining = 0
         self._moved = threading.Condition()
         """Held while what stands above changes; told when reading has got further."""
 
@@ -129,7 +136,12 @@ class Fanout:
             if not self._reading:
                 self._reading = True
                 threading.Thread(target=self._read, name="feed", daemon=True).start()
-            if not self._moved.wait_for(lambda: self._has_reached(since), READ_UP_WITHIN) or self._places is None:
+            self._joining += 1
+            try:
+                reached = self._moved.wait_for(lambda: self._has_reached(since), READ_UP_WITHIN)
+            finally:
+                self._joining -= 1
+            if not reached or self._places is None:
                 raise Gone
             listener = Listener(self._places)
             self._listeners[wanted].add(listener)
@@ -140,6 +152,19 @@ class Fanout:
                 self._listeners[wanted].discard(listener)
                 if not self._listeners[wanted]:
                     del self._listeners[wanted]
+
+    def missed(self, since: Places, until: Places) -> Iterable[Told]:
+        """What was told between these places, the latter being where a listener began. Raises `Gone`, RedisError."""
+        if since == until:
+            return []
+        with self._moved:
+            if self._places is not None and all(
+                place == self._recent_since[shard] or (shard, place) in self._recent
+                for shard, place in enumerate(since)
+            ):
+                recent = self._recent.values()
+                return [each for each in recent if since[each.shard] < each.place <= until[each.shard]]
+        return self.feed.between(since, until)
 
     def beat(self, places: Places) -> bytes:
         """The frame that says how fresh all this is."""
@@ -155,21 +180,22 @@ class Fanout:
         answering = True
         while not self.stopping():
             now = time.monotonic()
-            if self._listeners:
+            if self._listeners or self._joining:
                 wanted_at = now
             elif now - wanted_at > LINGER and self._is_over():
                 return
             try:
                 if self._places is None:
-                    places, self._behind = self.feed.end(), self._lag()
-                    self._begin_at(places)
+                    self._begin()
                 told = self.feed.wait(self._places or (), WAIT)
                 if now - beaten > BEAT or not answering:
                     beaten, answering = now, True
                     self._look_around()
                 self._hand_out(told, beat=beaten == now)
+                if told:
+                    time.sleep(min(PAUSE * self.listening, LONGEST_PAUSE))
             except Gone:
-                self._lose_all("flushed")
+                self._lose_all("gone")
             except RedisError as error:
                 if answering or now - beaten > BEAT:
                     log.warning("the feed cannot be read", error=type(error).__name__)
@@ -184,21 +210,24 @@ class Fanout:
 
     def _is_over(self) -> bool:
         with self._moved:
-            if self._listeners:
+            if self._listeners or self._joining:
                 return False
             self._reading, self._places = False, None
             return True
 
-    def _begin_at(self, places: Places) -> None:
+    def _begin(self) -> None:
+        self._behind = self._lag()
+        since, told, places = self.feed.latest(RECENT)
         with self._moved:
-            self._places = places
-            self._epochs.clear()
+            self._recent_since, self._recent, self._places = since, {}, places
+            for each in told:
+                self._remember(each)
             self._moved.notify_all()
 
     def _look_around(self) -> None:
         """Is Redis still the one that was read from, and how late is what it tells?"""
         if self._places is not None and not self.feed.holds(self._places):
-            self._lose_all("flushed")
+            self._lose_all("gone")
             return
         self._behind = self._lag()
 
@@ -207,9 +236,6 @@ class Fanout:
         return lag(self.inbox.backlog(), time.time()) or 0.0
 
     def _hand_out(self, told: Sequence[Told], *, beat: bool) -> None:
-        if any(self._epochs.setdefault(each.shard, each.epoch) != each.epoch for each in told):
-            self._lose_all("flushed")
-            return
         with self._moved:
             if self._places is None:
                 return
@@ -217,6 +243,7 @@ class Fanout:
             for each in told:
                 self._places = moved(self._places, each.shard, each.place)
                 frames.append((each, frame("change", each.message, self._places)))
+                self._remember(each)
             after = self.beat(self._places) if beat else b""
             for wanted, listeners in self._listeners.items():
                 chunk = b"".join(ready for each, ready in frames if wanted.covers(each)) + after
@@ -225,6 +252,12 @@ class Fanout:
                         listener.put(chunk)
             if told:
                 self._moved.notify_all()
+
+    def _remember(self, told: Told) -> None:
+        self._recent[told.shard, told.place] = told
+        if len(self._recent) > RECENT * self.feed.shards:
+            oldest = self._recent.pop(next(iter(self._recent)))
+            self._recent_since = moved(self._recent_since, oldest.shard, oldest.place)
 
     def _lose_all(self, reason: Reason) -> None:
         """Another life of Redis, or none that can be read: everybody begins anew, and so does the reading."""

@@ -24,7 +24,7 @@ from app.store.feed import Feed, Gone, Places, moved, read_places
 from app.store.snapshots import Question, Snapshots
 from app.twilio.sids import is_sid
 from app.web.access import Access, Reader, asked_account
-from app.web.fanout import Fanout, Lost, Reason, Wanted, frame
+from app.web.fanout import Fanout, Listener, Lost, Reason, Wanted, frame
 from app.web.queries import check_visible, query
 
 SHOWN: dict[Status, int] = {"init": 200, "in-progress": 1000}
@@ -46,8 +46,8 @@ log = structlog.get_logger("offhook.stream")
 class Look(NamedTuple):
     """What is true now."""
 
-    data: bytes
-    """Of the `snapshot` event."""
+    shown: bytes
+    """The `snapshot` event. Whoever gets it gets these very bytes: a thousand copies would be much."""
     revisions: dict[str, int]
     since: Places
     """Everything from before this place is in it. What came later may be, or not."""
@@ -72,13 +72,22 @@ def create(*, snapshots: Snapshots, feed: Feed, fanout: Fanout, access: Access) 
                 f"This process has {MOST_STREAMS} streams already: try again, or raise WEB_CONCURRENCY.",
                 retry_after=random.randint(2, 10),  # noqa: S311 - spreads them
             )
-        feed.redis.ping()  # so that a Redis that is away is a 503, not a stream that ends at once
         last = request.headers.get("Last-Event-ID") or given.get("last_event_id") or None
-        body = Stream(looks, feed, fanout, wanted, partial(access.still_in, reader)).frames(last)
+        frames = Stream(looks, fanout, wanted, partial(access.still_in, reader)).frames(last)
+        first = next(frames, b"")  # where Redis is away this is a 503, not a stream that ends at once
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return Response(body, headers=headers, content_type="text/event-stream; charset=utf-8")
+        return Response(_body(first, frames), headers=headers, content_type="text/event-stream; charset=utf-8")
 
     return blueprint
+
+
+def _body(first: bytes, frames: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        if first:
+            yield first
+        yield from frames
+    except RedisError as error:
+        log.warning("a stream ended", error=type(error).__name__)
 
 
 def _wanted(reader: Reader, given: dict[str, str], snapshots: Snapshots) -> Wanted:
@@ -131,7 +140,7 @@ class Looks:
                     documents.append(document)
         ends = b'"more":%b,"at":%b' % (encode(more), encode(at))
         data = b'{"conferences":[%b],%b}' % (b",".join(documents), ends)
-        return Look(data, revisions, since, self.feed.end(), taken)
+        return Look(frame("snapshot", data, since), revisions, since, self.feed.end(), taken)
 
     def _live(self, wanted: Wanted) -> tuple[list[str], bool]:
         """The conferences that are going on, and whether there are more than are shown."""
@@ -148,63 +157,57 @@ class Looks:
 class Stream:
     """One reader's stream."""
 
-    def __init__(self, looks: Looks, feed: Feed, fanout: Fanout, wanted: Wanted, still_in: Callable[[], bool]) -> None:
+    def __init__(self, looks: Looks, fanout: Fanout, wanted: Wanted, still_in: Callable[[], bool]) -> None:
         self.looks = looks
-        self.feed = feed
         self.fanout = fanout
         self.wanted = wanted
         self.still_in = still_in
 
     def frames(self, last: str | None) -> Iterator[bytes]:
-        """Everything that is sent, from behind the event `last` on. Ends when it should be asked for anew."""
-        yield b"retry: %d\n\n" % random.randint(1000, 4000)  # noqa: S311 - so that not all come back at once
-        reason: Reason | None = None
-        places: Places | None = None
-        if last is not None:
-            try:
-                places = read_places(last, self.feed.shards)
-            except ValueError:
-                reason = "malformed"
-        not_before = time.monotonic() - SHARED_FOR
-        try:
-            while not self.fanout.stopping():
-                if reason is not None:
-                    yield frame("reset", encode({"reason": reason}), None)
-                try:
-                    yield from self._followed(places, not_before)
-                except Gone:
-                    reason = "gone"
-                except Lost as lost:
-                    reason = lost.reason
-                else:
-                    return
-                places, not_before = None, time.monotonic()
-        except RedisError as error:
-            log.warning("a stream ended", error=type(error).__name__)
+        """Everything that is sent, from behind the event `last` on. Ends when it should be asked for anew.
 
-    def _followed(self, places: Places | None, not_before: float) -> Iterator[bytes]:
-        """From these places on, or from a snapshot. Raises `Gone`, `Lost`."""
-        look = None
-        if places is None:
-            look = self.looks.take(self.wanted, not_before)
-            places = look.since
-            yield frame("snapshot", look.data, places)
-        with self.fanout.listen(self.wanted, look.until if look else places) as listener:
-            yield from self._caught_up(places, listener.places, look.revisions if look else {})
+        Raises RedisError.
+        """
+        retry = b"retry: %d\n\n" % random.randint(1000, 4000)  # noqa: S311 - so that not all come back at once
+        places, reason = self._taken_up(last)
+        not_before = time.monotonic() - SHARED_FOR
+        while not self.fanout.stopping():
             look = None
-            yield self.fanout.beat(listener.places)
-            asked_at = time.monotonic()
-            for chunk in listener.chunks():
-                yield chunk
-                if time.monotonic() - asked_at > LOOKED_AFTER:
-                    asked_at = time.monotonic()
-                    if not self.still_in():
-                        return
+            if places is None:
+                look = self.looks.take(self.wanted, not_before)
+                places = look.since
+                yield retry + (frame("reset", encode({"reason": reason}), None) if reason else b"")
+                retry = b""
+                yield look.shown
+            try:
+                with self.fanout.listen(self.wanted, look.until if look else places) as listener:
+                    if look is None:
+                        yield retry
+                        retry = b""
+                    yield from self._caught_up(places, listener.places, look.revisions if look else {})
+                    look = None
+                    yield self.fanout.beat(listener.places)
+                    yield from self._followed(listener)
+                return
+            except Gone:
+                reason = "gone"
+            except Lost as lost:
+                reason = lost.reason
+            places, not_before = None, time.monotonic()
+
+    def _taken_up(self, last: str | None) -> tuple[Places | None, Reason | None]:
+        """Where a reader has got to; or why that cannot be said, where it should."""
+        if last is None:
+            return None, None
+        try:
+            return read_places(last, self.fanout.feed.shards), None
+        except ValueError:
+            return None, "malformed"
 
     def _caught_up(self, places: Places, until: Places, shown: dict[str, int]) -> Iterator[bytes]:
         """What was told between these places, less what a snapshot has shown already."""
         chunk = b""
-        for told in self.feed.between(places, until):
+        for told in self.fanout.missed(places, until):
             places = moved(places, told.shard, told.place)
             if self.wanted.covers(told) and told.revision > shown.get(told.conference_sid, 0):
                 chunk += frame("change", told.message, places)
@@ -213,3 +216,13 @@ class Stream:
                 chunk = b""
         if chunk:
             yield chunk
+
+    def _followed(self, listener: Listener) -> Iterator[bytes]:
+        """What comes, for as long as whoever reads is still let in. Raises `Lost`."""
+        asked_at = time.monotonic()
+        for chunk in listener.chunks():
+            yield chunk
+            if time.monotonic() - asked_at > LOOKED_AFTER:
+                asked_at = time.monotonic()
+                if not self.still_in():
+                    return

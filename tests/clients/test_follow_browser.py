@@ -116,7 +116,7 @@ def test_a_document_that_cannot_be_read_is_read_later(play, trouble):
 
 def test_a_snapshot_makes_reading_needless(play):
     gap = [("hold",), change(room(ROOM, 5)), reset(), snapshot(room(ROOM, 7))]
-    played = play(*gap, ("documents", {ROOM: room(ROOM, 6)}), ("let_go",), change(room(ROOM, 8)))
+    played = play(*gap, ("documents", {ROOM: room(ROOM, 9)}), ("let_go",), change(room(ROOM, 8)))
     assert revisions(played) == [8]
 
 
@@ -183,6 +183,7 @@ def test_it_says_how_it_stands_and_what_the_servers_clock_says(play):
 def test_a_lost_connection_is_left_to_the_browser_as_long_as_that_tries(play):
     lost = [snapshot(), beat(), ("error", RECONNECTING)]
     assert play(*lost)["state"] == "lost"
+    assert play(*lost, ("pass", 40_000))["state"] == "lost"
     played = play(*lost, ("pass", 20_000), change(room(ROOM, 1)), beat())
     assert states(played) == ["live", "lost", "live"]
     assert len(played["opened"]) == 1
@@ -212,6 +213,7 @@ def test_waits_double_up_to_half_a_minute_and_begin_anew_when_something_has_come
 def test_silence_makes_it_connect_again_also_after_a_sleep(play, passing):
     silent = [snapshot(id="one"), beat(id="one"), ("pass", 24_000)]
     assert play(*silent)["state"] == "live"
+    assert len(play(*silent, beat(), ("pass", 24_000))["opened"]) == 1
     played = play(*silent, (passing, 2_000), ("pass", 5_000), ("old", *change(room(ROOM, 1))))
     assert played["state"] == "stale"
     assert played["opened"] == ["/api/stream", "/api/stream?last_event_id=one"]
@@ -232,6 +234,17 @@ def test_whoever_is_signed_out_stays_so_until_it_is_opened_again(play):
 def test_what_is_closed_is_silent(play):
     played = play(snapshot(), ("close",), ("pass", 600_000))
     assert (played["open"], played["timers"], len(played["opened"])) == (0, 0, 1)
+
+
+def test_what_is_closed_while_it_asks_why_it_was_refused_stays_so(play):
+    asking = [("hold",), ("stats", 401), ("error", CLOSED), ("close",), ("let_go",), ("pass", 600_000)]
+    played = play(*asking)
+    assert (played["state"], len(played["opened"]), played["timers"]) == ("lost", 1, 0)
+
+
+def test_after_a_reset_those_that_had_ended_are_forgotten_too(play):
+    ended = [change(room(ROOM, 1, status="completed")), reset("gone"), snapshot()]
+    assert revisions(play(*ended, change(room(ROOM, 1), epoch="2"))) == [1, 1]
 
 
 def test_the_address_of_the_stream_gives_those_of_documents(play):

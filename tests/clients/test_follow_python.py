@@ -87,6 +87,14 @@ def test_half_a_frame_is_not_applied_and_its_id_not_taken(kept):
     assert server.streams[1].last_id == "one"
 
 
+def test_comments_and_unknown_events_are_nothing():
+    told = change(room(ROOM, 2)).bytes()
+    noise = b": a comment\n\nid: new\nevent: news\ndata: {}\n\n" + told.replace(b"\ndata", b"\n: another\ndata")
+    with serving(Stream([snapshot(room(ROOM, 1))], half=noise)) as server:
+        changes, _ = followed(server)
+    assert revisions(changes) == [1, 2]
+
+
 def test_what_is_held_already_is_ignored():
     frames = [snapshot(room(ROOM, 7)), change(room(ROOM, 6)), change(room(ROOM, 7)), change(room(ROOM, 8))]
     with serving(Stream([*frames, *frames[1:]])) as server:
@@ -107,6 +115,12 @@ def test_a_gap_reads_the_document_and_what_that_has_told_is_ignored():
     assert changes[1].events == told[0].data["events"]
     assert changes[2].conference["participants"] == [person(ANNA, muted=True), person(BEN)]
     assert server.read == [ROOM]
+
+
+def test_a_document_that_is_no_newer_than_what_is_held_is_not_taken():
+    with serving(Stream([snapshot(room(ROOM, 5)), change(room(ROOM, 8))]), documents={ROOM: room(ROOM, 5)}) as server:
+        changes, _ = followed(server)
+    assert revisions(changes) == [5]
 
 
 def test_a_conference_that_was_not_known_is_read_unless_it_begins():
@@ -151,6 +165,14 @@ def test_after_a_reset_the_snapshot_replaces_what_was_held_and_only_what_differs
     ]
     assert live.conferences == {ROOM: same, OTHER: room(OTHER, 2)}
     assert server.streams[1].last_id is None  # the reset's id was empty
+
+
+def test_after_a_reset_those_that_had_ended_are_forgotten_too():
+    frames = [change(room(ROOM, 1, status="completed")), reset("gone"), snapshot(), change(room(ROOM, 1), epoch="2")]
+    with serving(Stream(frames)) as server:
+        changes, live = followed(server)
+    assert revisions(changes) == [1, 1]
+    assert live.conferences == {ROOM: room(ROOM, 1)}
 
 
 def test_what_a_snapshot_no_longer_shows_is_read_to_tell_its_end():
@@ -223,7 +245,7 @@ def test_a_connection_on_which_nothing_comes_is_dead():
 
 
 def test_it_says_how_it_stands():
-    frames = [snapshot(room(ROOM, 1)), beat(0.4), change(room(ROOM, 2)), beat(None), change(room(ROOM, 3))]
+    frames = [snapshot(room(ROOM, 1)), beat(0.4), change(room(ROOM, 2)), beat(None), change(room(ROOM, 3)), beat(1)]
     again = [change(room(ROOM, 4)), beat(), change(room(ROOM, 5))]
     with serving(Stream(frames), Stream(again)) as server, follow(server.url, KEY) as live:
         assert live.state == "connecting"
@@ -242,6 +264,17 @@ def test_a_server_that_cannot_serve_is_waited_for_as_long_as_it_says():
     assert waits[0] == 7
     assert waits[1] < 1
     assert waits[2] == offhook.LONGEST_RETRY_AFTER
+
+
+def test_waits_begin_anew_when_something_has_come():
+    away = Answer(503, {"status": 503, "message": "Redis does not answer."})
+    again = Stream([change(room(ROOM, 2))])
+    with serving(away, away, away, Stream([snapshot(room(ROOM, 1))]), again) as server, follow(server.url, KEY) as live:
+        waits: list[float] = []
+        live._closed.wait = waits.append  # type: ignore[assignment,method-assign]
+        assert revisions([next(live), next(live)]) == [1, 2]
+    assert waits[3] == 0.001  # as the server has said
+    assert waits[2] > 0.001
 
 
 def test_waits_grow_to_half_a_minute(monkeypatch):

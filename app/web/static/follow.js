@@ -131,7 +131,6 @@ export function follow({ url = "/api/stream", conference, account } = {}, listen
   function reset() {
     aside.clear();
     epochs.clear();
-    reading.clear();
   }
 
   /** The message does not follow on what is held: read the document instead, until that has been answered. */

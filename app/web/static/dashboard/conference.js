@@ -88,7 +88,7 @@ export class ConferencePage extends Component {
   }
 
   async carryOut(method, part, fields, what) {
-    this.setState({ dialog: null, told: `${what}: sent…` });
+    this.setState({ told: `${what}: sent…`, wrong: false });
     const refused = await send(method, this.document, part, fields);
     if (!this.gone) this.setState({ told: refused ? `${what}: ${refused}` : null, wrong: Boolean(refused) });
   }
@@ -117,7 +117,7 @@ export class ConferencePage extends Component {
       ${conference.recordings.length > 0 && html`<section aria-labelledby="recordings"><h2 id="recordings">Recordings</h2><${Recordings} recordings=${conference.recordings} /></section>`}
       <section aria-labelledby="events"><h2 id="events">Events</h2>
         <${Events} events=${events} conference=${conference} older=${first > 0 && (() => this.readOlder())} /></section>
-      ${dialog && html`<${Dialog} ...${dialog} close=${() => this.ask(null)} act=${act} />`}
+      ${dialog && html`<${Dialog} ...${dialog} close=${() => this.setState({ dialog: null })} act=${act} />`}
     `;
   }
 }
@@ -268,9 +268,11 @@ class Dialog extends Component {
     this.base.showModal();
   }
 
+  // Closed by the browser in each case: it gives the focus back to the button that asked.
   render({ kind, part, what, whom, close, act }) {
     const submit = (event) => {
       event.preventDefault();
+      this.base.close();
       if (kind === 'announce') act('POST', part, { AnnounceUrl: event.target.url.value }, what);
       else if (kind === 'end') act('POST', part, { Status: 'completed' }, what);
       else act('DELETE', part, {}, what);
@@ -282,7 +284,7 @@ class Dialog extends Component {
         ${kind === 'remove' && html`<p>The call leaves the conference, and goes on with what its TwiML says next.</p>`}
         ${kind === 'announce' && html`<label>Address of TwiML or audio that Twilio fetches<input name="url" type="url" required placeholder="https://example.com/announcement.xml" autocomplete="off" /></label>`}
         <div class="commands">
-          <button type="button" class="plain" onClick=${close}>Cancel</button>
+          <button type="button" class="plain" onClick=${() => this.base.close()}>Cancel</button>
           <button type="submit" class=${kind === 'announce' ? 'chief' : 'chief grave'}>${kind === 'announce' ? 'Announce' : what}</button>
         </div>
       </form>

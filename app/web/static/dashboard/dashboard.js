@@ -23,7 +23,7 @@ class Dashboard extends Component {
 
   componentDidMount() {
     connect(`offhook ${version} ${session}`, (message) => this.told(message));
-    addEventListener('popstate', () => this.setState({ path: location.pathname }));
+    addEventListener('popstate', () => this.setState({ path: location.pathname }, () => this.announce()));
     document.addEventListener('click', (event) => this.followed(event));
     this.readEnded();
   }
@@ -87,9 +87,14 @@ class Dashboard extends Component {
     history.pushState(this.state.path === '/' ? 'from the overview' : null, '', link.href);
     this.setState({ path: location.pathname }, () => {
       scrollTo(0, 0);
-      const title = document.querySelector('h1');
-      if (title) title.focus();
+      this.announce();
     });
+  }
+
+  // Another view: who does not see it hears its title, and goes on from there.
+  announce() {
+    const title = document.querySelector('h1');
+    if (title) title.focus({ preventScroll: true });
   }
 
   async leave() {
@@ -120,7 +125,7 @@ class Dashboard extends Component {
 }
 
 const FRESHNESS = {
-  connecting: ['Connecting', 'away'],
+  connecting: ['Connecting', ''],
   live: ['Live', 'well'],
   'catching up': ['Catching up', 'late'],
   stale: ['Stale', 'away'],

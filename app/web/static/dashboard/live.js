@@ -22,7 +22,7 @@ export function connect(name, tell) {
   });
 }
 
-const BATCH = 50; // ms: a page is told of many changes at once rather than one by one
+const BATCH = 100; // ms: a page is told of many changes at once rather than one by one
 
 // Follows the feed and tells everybody who listens. `all()` is what a newcomer is told.
 export function share(tell) {

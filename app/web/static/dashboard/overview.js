@@ -11,13 +11,17 @@ const ENDED_SHOWN = 24;
 const TALLIES = { speaking: 'speaking', hold: 'on hold', muted: 'muted', coaching: 'coaching', waiting: 'waiting' };
 
 const ORDERS = {
-  longest: ['Longest first', (a, b) => began(a).localeCompare(began(b))],
-  newest: ['Newest first', (a, b) => began(b).localeCompare(began(a))],
+  longest: ['Longest first', (a, b) => compare(began(a), began(b))],
+  newest: ['Newest first', (a, b) => compare(began(b), began(a))],
   name: ['By name', (a, b) => titleOf(a).localeCompare(titleOf(b), undefined, { numeric: true })],
   people: ['Most people', (a, b) => b.counts.present - a.counts.present],
 };
 
 const IMPORTANCE = ['speaking', 'hold', 'coaching', 'waiting', 'coming', 'muted', 'here', 'gone'];
+
+function compare(a, b) {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
 
 function began(conference) {
   return conference.started_at || conference.created_at || '9';
@@ -73,11 +77,11 @@ export class Overview extends Component {
   render({ live, ended, more, ready }, { words, show, account, order, rows, most }) {
     const all = [...live.values()].filter((each) => !account || each.account_sid === account);
     const found = all.filter((each) => matches(each, words) && (!show || has(each, show)));
-    found.sort((a, b) => ORDERS[order][1](a, b) || (a.sid < b.sid ? -1 : 1));
+    found.sort((a, b) => ORDERS[order][1](a, b) || compare(a.sid, b.sid));
     const accounts = [...new Set([...live.values(), ...ended.values()].map((each) => each.account_sid))].sort();
     const past = [...ended.values()]
       .filter((each) => (!account || each.account_sid === account) && matches(each, words))
-      .sort((a, b) => (b.ended_at || '').localeCompare(a.ended_at || ''))
+      .sort((a, b) => compare(b.ended_at || '', a.ended_at || ''))
       .slice(0, ENDED_SHOWN);
     return html`
       <h1 class="unseen" tabindex="-1">Live conferences</h1>
