@@ -13,7 +13,7 @@ from statistics import median
 from types import FrameType
 from typing import Any
 
-from bench import machine, pages
+from bench import machine, pages, streams
 from bench.load import callbacks, request
 from bench.measures import fold, ingest, latency
 
@@ -21,7 +21,12 @@ RATE = 200.0
 """Callbacks a second at which the latency is measured."""
 REPEATS = 100
 """How many pages are taken of each list."""
-TITLES = {"offhook": "Offhook", "flask_empty": "empty Flask route", "flask_rq": "Flask + SDK + RQ"}
+TITLES = {
+    "offhook": "Offhook",
+    "flask_empty": "empty Flask route",
+    "flask_rq": "Flask + SDK + RQ",
+    "flask_sse": "a subscription each",
+}
 
 Numbers = dict[str, list[dict[str, float]]]
 """What each measurement gave in each round, by `measurement/name`."""
@@ -40,6 +45,8 @@ def main() -> None:
     _introduce(description)
     numbers = _measure(1, 1.0, 4_000, 300) if options.quick else _measure(options.rounds, 4.0, 20_000, 1_500)
     print(_table(numbers))
+    fed = streams.measure(streams.QUICK if options.quick else streams.FULL)
+    print(_streams(fed))
     sizes = (1_000, 3_000) if options.quick else (1_000, 100_000)
     with machine.valkey() as url:
         costs = pages.measure(url, sizes, REPEATS)
@@ -51,6 +58,7 @@ def main() -> None:
         "quick": options.quick,
         "machine": description,
         "rounds": numbers,
+        "streams": fed,
         "pages_ms": costs,
     }
     file.write_text(json.dumps(kept, indent=1) + "\n")
@@ -122,6 +130,41 @@ def _table(numbers: Numbers) -> str:
         lines.append(f"  {title:<18}{spread(column('latency/offhook', field), form)}")
     busiest = max(measured["generator_busy"] for key in numbers if "ingest" in key for measured in numbers[key])
     lines += ["", f"medians, and the lowest to the highest round; the generator used at most {busiest:.0%} of its core"]
+    return "\n".join(lines)
+
+
+def _streams(fed: dict[str, dict[str, float]]) -> str:
+    rows = (
+        ("clients", "clients", ",.0f"),
+        ("changes/s", "changes_per_second", ",.0f"),
+        ("heard, of all due", "heard", ".1%"),
+        ("commit to client p50, ms", "change_p50_ms", ",.0f"),
+        ("commit to client p99, ms", "change_p99_ms", ",.0f"),
+        ("web, of a core", "web_busy", ".2f"),
+        ("cpu µs a client and change", "frame_us", ",.1f"),
+        ("KiB a client, idle", "idle_kib", ",.0f"),
+        ("KiB a client, loaded", "loaded_kib", ",.0f"),
+        ("POST p50, ms, no streams", "post_p50_ms_without", ",.1f"),
+        ("POST p50, ms", "post_p50_ms", ",.1f"),
+        ("POST p99, ms, no streams", "post_p99_ms_without", ",.1f"),
+        ("POST p99, ms", "post_p99_ms", ",.1f"),
+        ("POSTs refused", "post_refused", ",.0f"),
+    )
+    heads = "".join(f"{TITLES[key.partition(',')[0]]:>22}" for key in fed)
+    lines = ["", f"{f'streams at {streams.RATE:.0f} callbacks/s':<28}{heads}"]
+    lines += [
+        f"  {title:<26}{''.join(f'{each[field]:>22{form}}' for each in fed.values())}" for title, field, form in rows
+    ]
+    one, other = fed["offhook"]["frame_us"], fed["flask_sse"]["frame_us"]
+    cut = fed["offhook"]
+    lines += [
+        f"  a subscription each costs {other / one:.1f} times the cpu for a client and change",
+        f"  cut off {cut['cuts']:,.0f} times: 0 missed, 0 again, {cut['resets']:.0f} resets; "
+        f"{cut['streams_refused']:,.0f} requests for a stream and {cut['post_refused_cuts']:.0f} callbacks refused",
+        f"  meanwhile POST p50 {cut['post_p50_ms_cuts']:,.1f} ms, p99 {cut['post_p99_ms_cuts']:,.1f} ms; "
+        f"all were back {cut['all_back_s']:.1f} s after it",
+        f"  the clients used at most {max(each['clients_busy'] for each in fed.values()):.0%} of their core",
+    ]
     return "\n".join(lines)
 
 

@@ -60,6 +60,8 @@ class Line:
             if not self._flowing.wait(LOOK):
                 continue
             for ready in select.select([near, far], [], [], LOOK)[0]:
+                if not self._flowing.is_set():
+                    break
                 data = ready.recv(65536)
                 if not data:
                     return

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import chromium
+from tests.browser.line import Line
 from tests.browser.stage import Room, Stage, opened
 
 FOLDER = Path("docs/screenshots")
@@ -23,21 +25,38 @@ class Shot(NamedTuple):
 
     name: str
     path: str
-    wait_for: str
+    wait_for: str = "text=Support desk 4"
     width: int = 1440
     height: int = 900
     scheme: str = "light"
     key: str | None = "desk"
+    press: str | None = None
+    """Name of a button to press first."""
+    crowded: bool = False
+    """Whether many more conferences go on."""
+    lost: bool = False
+    """Whether the connection is lost."""
+    kept: bool = True
+    """Whether it is among the documents; otherwise it is taken only if asked for."""
 
+
+TIMELINE = "svg[role=img] .span"
 
 SHOTS = (
-    Shot("sign-in", "/sign-in", "form button:enabled", key=None),
-    Shot("sign-in-320-dark", "/sign-in", "form button:enabled", width=320, height=640, scheme="dark", key=None),
-    Shot("conferences", "/", "text=Support desk 4"),
-    Shot("conferences-dark", "/", "text=Support desk 4", scheme="dark"),
-    Shot("conferences-320", "/", "text=Support desk 4", width=320, height=700),
-    Shot("conferences-768", "/", "text=Support desk 4", width=768, height=1024),
-    Shot("conferences-2560", "/", "text=Support desk 4", width=2560, height=1440),
+    Shot("overview-light", "/"),
+    Shot("overview-dark", "/", scheme="dark"),
+    Shot("phone", "/", width=390, height=844, scheme="dark"),
+    Shot("conference", "/conferences/{board}", TIMELINE, height=1180),
+    Shot("conference-dark", "/conferences/{desk}", TIMELINE, height=1000, scheme="dark", kept=False),
+    Shot("conference-320", "/conferences/{desk}", TIMELINE, width=320, height=1400, kept=False),
+    Shot("class", "/conferences/{class}", TIMELINE, height=1400, kept=False),
+    Shot("incident", "/conferences/{bridge}", TIMELINE, height=1000, kept=False),
+    Shot("ended", "/conferences/{ended}", TIMELINE, height=1000, kept=False),
+    Shot("lost", "/", lost=True, kept=False),
+    Shot("phone-320", "/", width=320, height=700, kept=False),
+    Shot("sign-in", "/sign-in", "form button:enabled", key=None, kept=False),
+    Shot("rows", "/", press="Rows", crowded=True),
+    Shot("wall", "/", width=2560, height=1080, scheme="dark", crowded=True),
 )
 
 
@@ -52,14 +71,76 @@ def tell(stage: Stage) -> dict[str, str]:
         "desk": _support_desk(stage),
         "waiting": _waiting_caller(stage),
     }
+    for name, ago, *people in GOING_ON:
+        _plain_call(stage, name, ago, people)
+    for number, (name, ago, *people) in enumerate(OVER):
+        room = _plain_call(stage, name, ago, people)
+        room.wait(180 + 271 * number)
+        room.end()
     stage.settle()
     return {name: room.sid for name, room in rooms.items()}
+
+
+def crowd(stage: Stage) -> None:
+    """Many more calls at many more desks."""
+    agents = ("Amara", "Bram", "Chiara", "Dilan", "Elif", "Finn", "Gesa", "Hugo", "Ines", "Jonas", "Kaja", "Luca")
+    callers = ("speaking", "", "on hold", "", "speaking", "muted", "")
+    for number in range(28):
+        agent = agents[number % len(agents)]
+        manner = callers[number % len(callers)]
+        people = [("", manner), (f"{agent} (agent)", "" if manner else "speaking")]
+        _plain_call(stage, f"Support desk {number + 11}", 17 + 53 * number, people)
+    stage.settle()
+
+
+GOING_ON: tuple[tuple[Any, ...], ...] = (
+    ("Sales floor 2", 204, ("Sunniva (agent)", "speaking"), ("", "")),
+    ("Sales floor 7", 96, ("Iker (agent)", ""), ("", "speaking")),
+    ("Support desk 1", 655, ("", "on hold"), ("Wanjiru (agent)", "muted")),
+    ("Stand-up, payments", 540, ("Leo", "muted"), ("Mireille", "speaking"), ("Aroha", "muted"), ("Pavel", "")),
+    ("Interpreter, ward 3", 372, ("Dr Lindqvist", ""), ("Interpreter", "speaking"), ("Patient", "")),
+    ("Interview: Noor", 1260, ("Noor", "speaking"), ("Thandiwe (host)", ""), ("Observer", "muted")),
+    ("Claims, second opinion", 488, ("", "on hold"), ("Marek (agent)", ""), ("Yasmin (lawyer)", "speaking")),
+    ("Night shift handover", 148, ("Oyelaran", "speaking"), ("Birgit", "")),
+)
+"""Plain conferences: name, seconds since they began, and who is in them in which state."""
+
+OVER: tuple[tuple[Any, ...], ...] = (
+    ("Support desk 3", 2400, ("", ""), ("Nadia (agent)", "")),
+    ("Sales floor 4", 2100, ("", ""), ("Iker (agent)", "")),
+    ("Tenants' meeting", 3300, ("Gudrun", ""), ("Ferenc", ""), ("Aiko", "")),
+)
+"""Such as have ended since."""
+
+
+def _plain_call(stage: Stage, name: str, ago: float, people: Iterable[tuple[str, str]]) -> Room:
+    """People come in one after the other; then each is as is said here."""
+    room = stage.open_room(name, ago=ago)
+    legs = []
+    for label, state in people:
+        legs.append((room.join(label or None, dialled=None if label else _number(name)), state))
+        room.wait(2 + len(label) % 5)
+    for leg, state in legs:
+        if state == "on hold":
+            room.wait_until(20 + ago / 5)
+            room.change(leg, Hold=True)
+        elif state == "muted":
+            room.change(leg, Muted=True)
+        elif state == "speaking":
+            room.wait_until(2 + ago % 29)
+            room.speak(leg)
+    return room
+
+
+def _number(name: str) -> str:
+    """A telephone number for whoever calls there, from those that are nobody's."""
+    return f"+155501{sum(map(ord, name)) % 100:02}"
 
 
 def _support_desk(stage: Stage) -> Room:
     """An agent asks a colleague, the caller is on hold."""
     room = stage.open_room("Support desk 4", ago=412)
-    caller = room.join(StartConferenceOnEnter=False)
+    caller = room.join(dialled="+15550142", StartConferenceOnEnter=False)
     room.wait(21)
     agent = room.join("Nadia (agent)", EndConferenceOnExit=True)
     room.wait(4)
@@ -71,6 +152,7 @@ def _support_desk(stage: Stage) -> Room:
     colleague = room.join("Emre (second line)", dialled="+15550117")
     room.wait(2)
     room.speak(colleague, 31)
+    room.wait_until(17)
     room.speak(agent)
     return room
 
@@ -78,7 +160,7 @@ def _support_desk(stage: Stage) -> Room:
 def _waiting_caller(stage: Stage) -> Room:
     """Nobody has taken the call yet."""
     room = stage.open_room("Support desk 5", ago=38)
-    room.join(StartConferenceOnEnter=False)
+    room.join(dialled="+15550168", StartConferenceOnEnter=False)
     return room
 
 
@@ -98,6 +180,7 @@ def _class_room(stage: Stage) -> Room:
         room.change(asked, Muted=True)
     room.leave(pupils[9])
     room.speak(teacher, 95)
+    room.wait_until(31)
     room.change(pupils[0], Muted=False)
     room.speak(pupils[0])
     return room
@@ -114,10 +197,11 @@ def _board_call(stage: Stage) -> Room:
     room.record()
     room.wait(3)
     room.announce("https://example.com/announcements/recorded.xml")
-    for turn, director in enumerate((0, 1, 0, 4, 3, 0, 2)):
-        room.speak(directors[director], 110 + 17 * turn)
+    for turn, director in enumerate((0, 1, 0, 4, 3, 0, 2, 4, 1, 5, 2, 0, 3)):
+        room.speak(directors[director], 110 + 17 * turn % 100)
+        room.wait(9)
     room.change(directors[5], Muted=True)
-    room.wait(2)
+    room.wait_until(24)
     room.speak(directors[1])
     return room
 
@@ -125,7 +209,7 @@ def _board_call(stage: Stage) -> Room:
 def _coached_call(stage: Stage) -> Room:
     """A supervisor whispers to a new agent."""
     room = stage.open_room("Onboarding, desk 2", ago=265)
-    customer = room.join()
+    customer = room.join(dialled="+15550133")
     room.wait(9)
     agent = room.join("Finn (agent)", EndConferenceOnExit=True)
     room.speak(agent, 20)
@@ -135,6 +219,7 @@ def _coached_call(stage: Stage) -> Room:
     room.change(supervisor, Coaching=True)
     room.change(supervisor, Muted=False)
     room.speak(supervisor, 12)
+    room.wait_until(12)
     room.speak(agent)
     return room
 
@@ -151,7 +236,11 @@ def _incident_bridge(stage: Stage) -> Room:
         room.change(database, Muted=True)
     network = room.join("Goran (network)", dialled="+15550131")
     room.speak(network, 610)
+    room.speak(commander, 95)
+    room.wait_until(190)
     room.change(commander, Hold=True)
+    room.wait_until(26)
+    room.speak(network)
     return room
 
 
@@ -169,9 +258,10 @@ def _interview(stage: Stage) -> Room:
 def take(browser: Browser, stage: Stage, shot: Shot, rooms: dict[str, str]) -> None:
     """Open the page, wait for what is to be seen, write the picture. Nothing in it moves."""
     complaints: list[str] = []
+    line = Line(stage.house.port)
     context = chromium.new_context(
         browser,
-        stage.house.url,
+        line.url,
         complaints,
         viewport={"width": shot.width, "height": shot.height},
         color_scheme=shot.scheme,
@@ -180,33 +270,42 @@ def take(browser: Browser, stage: Stage, shot: Shot, rooms: dict[str, str]) -> N
         timezone_id="UTC",
     )
     if shot.key:
-        chromium.sign_in(context, stage.house.url, shot.key)
+        chromium.sign_in(context, line.url, shot.key)
     page = context.new_page()
     page.goto(shot.path.format_map(rooms))
     page.locator(shot.wait_for).first.wait_for()
+    if shot.press:
+        page.get_by_role("button", name=shot.press).click()
+    if shot.lost:
+        line.cut()
+        page.get_by_role("alert").wait_for()
     page.screenshot(path=FOLDER / f"{shot.name}.png", animations="disabled", caret="hide")
     chromium.close(context)
-    assert not complaints, f"{shot.name}: {complaints}"
+    line.close()
+    assert shot.lost or not complaints, f"{shot.name}: {complaints}"
 
 
 def main() -> None:
-    """All of them, or with words on the command line those whose names begin with one."""
+    """Those that are kept, or with words on the command line those whose names begin with one."""
     executable = chromium.path()
     if executable is None:
         sys.exit(chromium.NONE_THERE)
     FOLDER.mkdir(exist_ok=True)
-    words = tuple(sys.argv[1:]) or ("",)
+    words = tuple(sys.argv[1:])
+    shots = [shot for shot in SHOTS if (shot.name.startswith(words) if words else shot.kept)]
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         opened(Path(folder)) as stage,
         sync_playwright() as playwright,
         chromium.launch(playwright, executable) as browser,
     ):
-        rooms = tell(stage)
-        for shot in SHOTS:
-            if shot.name.startswith(words):
-                take(browser, stage, shot, rooms)
-                print(FOLDER / f"{shot.name}.png")
+        rooms, is_crowded = tell(stage), False
+        for shot in shots:
+            if shot.crowded and not is_crowded:
+                crowd(stage)
+                is_crowded = True
+            take(browser, stage, shot, rooms)
+            print(FOLDER / f"{shot.name}.png")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ class Stage:
         """Let the time run out that control requests have to be confirmed in."""
         with connect(embedded.url(self.house.folder / "data"), patience=5.0) as redis:
             for key in redis.scan_iter("offhook:*:pending"):
-                redis.zadd(key, {member: 0 for member in redis.zrange(key, 0, -1)})
+                redis.zadd(key, dict.fromkeys(redis.zrange(key, 0, -1), 0))
 
     def end_all(self) -> None:
         """End every conference, as by the API."""
@@ -174,6 +174,10 @@ class Room:
     def wait(self, seconds: float) -> None:
         """Let time pass in the room, not here."""
         self.clock += timedelta(seconds=seconds)
+
+    def wait_until(self, ago: float) -> None:
+        """Let time pass in the room, up to so many seconds before now."""
+        self.clock = max(self.clock, datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=ago))
 
     def join(self, label: str | None = None, *, dialled: str | None = None, **flags: bool) -> Leg:
         """Somebody comes in, or is dialled at that number and answers. A conference starts once two are there of whom

@@ -20,7 +20,7 @@ def test_the_name_and_secret_of_a_key_lead_to_the_conferences(open_page, house, 
     page.get_by_label("Secret").fill(KEYS["desk"])
     page.get_by_role("button", name="Sign in").click()
     expect(page).to_have_url(f"{house.url}/")
-    expect(page.get_by_text("Support desk")).to_be_visible()
+    expect(page.get_by_role("heading", name="Support desk", exact=True)).to_be_visible()
     expect(page.get_by_text("Anna")).to_be_visible()
 
 
