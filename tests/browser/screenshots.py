@@ -274,6 +274,8 @@ def take(browser: Browser, stage: Stage, shot: Shot, rooms: dict[str, str]) -> N
     page = context.new_page()
     page.goto(shot.path.format_map(rooms))
     page.locator(shot.wait_for).first.wait_for()
+    if shot.key:
+        page.get_by_role("banner").get_by_text("Live", exact=True).wait_for()
     if shot.press:
         page.get_by_role("button", name=shot.press).click()
     if shot.lost:

@@ -22,6 +22,7 @@
  *   `stale` (nothing has come for 25 s). From both it comes back by itself. `signed out`: from that by `live.open()`.
  * - `live.behind`: age in seconds of the oldest callback that is stored but not yet told; null: unknown.
  * - `live.offset`: the server's clock less this one, in milliseconds.
+ * - `live.heard`: when something last came, in milliseconds of this clock; null: nothing has yet.
  * - `live.close()` ends it, `live.open()` begins again where it ended.
  */
 
@@ -40,8 +41,8 @@ export function follow({ url = "/api/stream", conference, account } = {}, listen
   const aside = new Map(); // documents that have ended, the latest last
   const epochs = new Map();
   const reading = new Map(); // sid -> messages that have come while its document is being read
-  const live = { conferences: new Map(), more: false, state: "connecting", behind: null, offset: 0, open, close };
-  let source, timer, heardAt, lastId = "", failures = 0;
+  const live = { conferences: new Map(), more: false, state: "connecting", behind: null, offset: 0, heard: null, open, close };
+  let source, timer, lookedAt, lastId = "", failures = 0;
 
   function open() {
     close();
@@ -61,14 +62,14 @@ export function follow({ url = "/api/stream", conference, account } = {}, listen
   function connect() {
     source?.close();
     clearTimeout(timer);
-    heardAt = now();
+    lookedAt = now();
     const given = { conference, account, last_event_id: lastId };
     const query = new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
     const opened = (source = new EventSource(query ? `${url}?${query}` : url));
     for (const [name, take] of Object.entries({ snapshot, change, beat, reset })) {
       opened.addEventListener(name, (event) => {
         if (opened !== source) return;
-        heardAt = now();
+        live.heard = lookedAt = now();
         failures = 0;
         lastId = event.lastEventId;
         take(JSON.parse(event.data));
@@ -84,7 +85,7 @@ export function follow({ url = "/api/stream", conference, account } = {}, listen
 
   function look() {
     timer = setTimeout(look, LOOK);
-    if (now() - heardAt <= SILENCE) return;
+    if (now() - lookedAt <= SILENCE) return;
     if (live.state !== "lost") say("stale");
     connect();
   }

@@ -4,7 +4,7 @@ import { Component, html } from '../vendor/preact.js';
 import { isOpen, OUTCOMES, send, wish } from './control.js';
 import { Elapsed, Icon } from './parts.js';
 import { Timeline } from './timeline.js';
-import { dateOf, duration, isComing, isHere, isWaiting, KINDS, lead, nameOf, people, sinceOf, SUBSCRIPTIONS, timeOf, titleOf, wordsFor } from './words.js';
+import { dateOf, duration, isComing, isHere, isWaiting, kindOf, lead, nameOf, people, sinceOf, SUBSCRIPTIONS, timeOf, titleOf, wordsFor } from './words.js';
 
 const EVENTS_AT_ONCE = 50;
 const SOONEST = 1000; // ms between two readings of what the log tells
@@ -166,6 +166,7 @@ function Roster({ conference, may, act, ask }) {
   const sorted = [...conference.participants].sort((a, b) => place(a) - place(b));
   if (!sorted.length) return html`<p class="nothing">Nobody has been heard of yet.</p>`;
   return html`<ul class="roster">
+    <li class="head" aria-hidden="true"><span>Here for</span><span>Spoke</span><span>On hold</span><span>Muted</span></li>
     ${sorted.map((each) => html`<${Row} key=${each.call_sid} ...${{ participant: each, conference, may, act, ask }} />`)}
   </ul>`;
 }
@@ -232,7 +233,7 @@ function Requests({ conference }) {
 function Recordings({ recordings }) {
   return html`<ul class="requests">
     ${recordings.map((each) => html`<li key=${each.sid}>
-      <span class=${`outcome ${each.status}`}>${each.status}</span>
+      <span class=${`outcome ${each.status}`}>${each.status === 'in-progress' ? 'recording' : each.status}</span>
       <code>${each.sid}</code>
       <span class="quiet">${each.duration === null ? '' : duration(each.duration * 1000)}</span>
     </li>`)}
@@ -248,7 +249,7 @@ function Events({ events, conference, older }) {
           <summary>
             <time dateTime=${each.at || each.received_at}>${timeOf(each.at || each.received_at)}</time>
             <span class="number">${each.sequence === null ? '' : `#${each.sequence}`}</span>
-            <span class="what">${KINDS[each.type] || each.type || 'not readable'}</span>
+            <span class="what">${kindOf(each)}</span>
             <span class="about">${names.get(each.call_sid) || ''}</span>
           </summary>
           <dl class="parameters">

@@ -4,7 +4,7 @@ import { Component, html, render } from '../vendor/preact.js';
 import { ConferencePage } from './conference.js';
 import { connect } from './live.js';
 import { Overview } from './overview.js';
-import { Elapsed, now, setClock } from './parts.js';
+import { setClock } from './parts.js';
 import { timeOf } from './words.js';
 
 const { control, name, version, session } = document.body.dataset;
@@ -15,9 +15,9 @@ class Dashboard extends Component {
     super();
     this.live = new Map();
     this.ended = new Map();
-    this.state = { ready: false, more: false, connection: 'connecting', behind: 0, heard: null, path: location.pathname };
+    this.state = { ready: false, more: false, connection: 'connecting', behind: 0, heard: null, path: location.pathname, visit: 0 };
     this.offset = 0;
-    setClock(() => Date.now() + this.offset);
+    setClock(() => (this.state.heard ?? Date.now()) + this.offset); // nothing goes on that may have ended unseen
     this.leave = this.leave.bind(this);
   }
 
@@ -34,6 +34,7 @@ class Dashboard extends Component {
       const listed = new Set(documents.map((each) => each.sid));
       if ([...this.live.keys()].some((sid) => !listed.has(sid))) this.readEnded(); // they have ended unseen
       this.live = new Map();
+      for (const sid of listed) this.ended.delete(sid);
     }
     for (const document of documents) this.keep(document);
     this.offset = state.offset || 0;
@@ -44,7 +45,7 @@ class Dashboard extends Component {
       more: type === 'all' ? Boolean(more) : this.state.more,
       connection: state.name,
       behind: state.behind,
-      heard: lost ? this.state.heard || new Date(now()).toISOString() : null,
+      heard: lost ? state.heard ?? Date.now() : null,
     });
   }
 
@@ -85,7 +86,7 @@ class Dashboard extends Component {
       return;
     }
     history.pushState(this.state.path === '/' ? 'from the overview' : null, '', link.href);
-    this.setState({ path: location.pathname }, () => {
+    this.setState({ path: location.pathname, visit: this.state.visit + 1 }, () => {
       scrollTo(0, 0);
       this.announce();
     });
@@ -102,23 +103,23 @@ class Dashboard extends Component {
     location.assign('/sign-in');
   }
 
-  render(_, { ready, more, connection, behind, heard, path }) {
+  render(_, { ready, more, connection, behind, heard, path, visit }) {
     const sid = path.startsWith('/conferences/') ? path.split('/')[2] : null;
     const old = connection === 'lost' || connection === 'stale';
     return html`
       <header class="top">
         <a class="brand" href="/" aria-label="Offhook, all conferences">Offhook</a>
-        <${Freshness} connection=${connection} behind=${behind} heard=${heard} />
+        <${Freshness} connection=${connection} behind=${behind} />
         <span class="reader" title="Signed in as">${name}</span>
         ${session !== 'key' && html`<button class="plain" onClick=${this.leave}>Sign out</button>`}
       </header>
       ${old && html`<p class="banner" role="alert">
         ${connection === 'lost' ? 'The connection is lost.' : 'Nothing has been heard for a while.'} What you see is
-        from ${timeOf(heard)}. Trying again…
+        from ${timeOf(heard + this.offset)}. Trying again…
       </p>`}
       <main class=${old ? 'old' : ''}>
         ${sid === null
-          ? html`<${Overview} live=${this.live} ended=${this.ended} more=${more} ready=${ready} />`
+          ? html`<${Overview} key=${visit} live=${this.live} ended=${this.ended} more=${more} ready=${ready} />`
           : html`<${ConferencePage} key=${sid} sid=${sid} document=${this.live.get(sid) || this.ended.get(sid)} control=${control === 'true'} />`}
       </main>`;
   }
@@ -133,12 +134,11 @@ const FRESHNESS = {
   'signed out': ['Signed out', 'away'],
 };
 
-function Freshness({ connection, behind, heard }) {
+function Freshness({ connection, behind }) {
   const [word, how] = FRESHNESS[connection] || FRESHNESS.connecting;
   return html`<p class=${`freshness ${how}`}>
     <span role="status">${word}</span>
     ${connection === 'catching up' && html`<span>${behind === null ? 'state store does not answer' : `${Math.round(behind)} s behind`}</span>`}
-    ${heard && html`<${Elapsed} since=${heard} />`}
   </p>`;
 }
 

@@ -29,7 +29,7 @@ export function share(tell) {
   let told = new Map();
   let timer = null;
   let looked = false;
-  const state = () => ({ name: live.state, behind: live.behind, offset: live.offset });
+  const state = () => ({ name: live.state, behind: live.behind, offset: live.offset, heard: live.heard });
   const flush = () => {
     timer = null;
     tell({ type: 'news', documents: [...told.values()], state: state() });

@@ -156,7 +156,7 @@ class Card extends Component {
       <h2><a href=${`/conferences/${conference.sid}`}>${titleOf(conference)}</a></h2>
       <p class="facts">
         <span>${here ? people(here) : 'nobody here'}</span>
-        ${recording && html`<span class="recorded"><${Icon} name="recording" />recorded</span>`}
+        ${recording && html`<span class="running"><${Icon} name="recording" />recording</span>`}
         ${account && html`<span>${shortened(conference.account_sid)}</span>`}
         ${conference.coverage.missing > 0 && html`<span class="holes">${conference.coverage.missing} callbacks missing</span>`}
       </p>

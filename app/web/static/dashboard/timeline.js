@@ -10,6 +10,7 @@ const TOP = 34;
 const RANGES = { all: ['Everything', Infinity], 15: ['15 min', 15 * 60_000], 5: ['5 min', 5 * 60_000] };
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400].map((seconds) => seconds * 1000);
 const WORDS = { dialling: 'being called', here: 'here', waiting: 'waiting', hold: 'on hold', muted: 'muted', coaching: 'coaching', speaking: 'speaking' };
+const MARKS = { 'conference-start': 'start', 'conference-end': 'end', 'announcement-end': 'announcement', 'announcement-fail': 'failed announcement', recording: 'recording', action: 'control request' };
 const BANDS = { dialling: [12, 6], here: [5, 20], waiting: [5, 20], hold: [5, 20], muted: [21, 4], coaching: [5, 4], speaking: [9, 12] };
 
 export class Timeline extends Component {
@@ -50,7 +51,6 @@ export class Timeline extends Component {
       <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${`Timeline of ${timeline.lanes.length} participants from ${timeOf(from)} to ${timeOf(until)}. The list of events below says the same in words.`}>
         <defs>
           <pattern id="stripes" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="stripe" width="2.5" height="6" /></pattern>
-          <clipPath id="names"><rect x="0" y="0" width=${names - 10} height=${height} /></clipPath>
         </defs>
         ${ticks(from, until, (width - names) / 90).map((moment) => html`<g class="tick">
           <line x1=${x(moment)} x2=${x(moment)} y1=${TOP - 6} y2=${height - 4} />
@@ -58,7 +58,7 @@ export class Timeline extends Component {
         </g>`)}
         ${timeline.lanes.map((lane, place) => html`<g class="lane" transform=${`translate(0 ${TOP + place * LANE})`}>
           <line class="ground" x1="0" x2=${width} y1=${LANE} y2=${LANE} />
-          <text class="who" x="0" y="20" clip-path="url(#names)">${name(lane)}</text>
+          <text class="who" x="0" y="20"><title>${name(lane)}</title>${cut(name(lane), names / 7.6)}</text>
           ${lane.spans.map((span) => bar(span, x, from, until))}
         </g>`)}
         ${timeline.marks.filter((mark) => Date.parse(mark.at) >= from).map((mark) => html`<g class=${`mark ${mark.kind}`}>
@@ -68,6 +68,7 @@ export class Timeline extends Component {
       </svg>
       <ul class="legend" aria-hidden="true">
         ${['here', 'waiting', 'speaking', 'hold', 'muted', 'coaching'].map((state) => html`<li><svg width="22" height="30" viewBox="0 0 22 30">${state !== 'here' && html`<rect class="span here" x="0" width="22" y="5" height="20" rx="3" />`}<rect class=${`span ${state}`} x="0" width="22" y=${BANDS[state][0]} height=${BANDS[state][1]} rx="2" /></svg>${WORDS[state]}</li>`)}
+        ${Object.keys(MARKS).filter((kind) => timeline.marks.some((mark) => mark.kind === kind)).map((kind) => html`<li><svg width="12" height="30" viewBox="0 0 12 30"><g class=${`mark ${kind}`}><circle cx="6" cy="15" r="4" /></g></svg>${MARKS[kind]}</li>`)}
       </ul>
     </div>`;
   }
@@ -80,6 +81,11 @@ function bar(span, x, from, until) {
   const [top, high] = BANDS[span.state];
   const told = `${WORDS[span.state]}, ${timeOf(span.from)} to ${span.until ? timeOf(span.until) : 'now'}${span.inferred ? ' (inferred, not told)' : ''}`;
   return html`<rect class=${`span ${span.state} ${span.inferred ? 'inferred' : ''}`} x=${x(begin)} width=${Math.max(2, x(end) - x(begin))} y=${top} height=${high} rx=${span.state === 'here' ? 4 : 2}><title>${told}</title></rect>`;
+}
+
+function cut(text, most) {
+  const letters = [...text];
+  return letters.length > most ? `${letters.slice(0, most - 1).join('')}…` : text;
 }
 
 function said(mark) {

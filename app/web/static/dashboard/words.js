@@ -19,6 +19,10 @@ export const KINDS = {
   'control-expired': 'nothing confirmed the request',
 };
 
+export function kindOf(event) {
+  return KINDS[event.type] || (event.type ? event.type.replaceAll('-', ' ') : 'not readable');
+}
+
 // Twilio's words for what can be subscribed to, and the events that show that somebody has.
 export const SUBSCRIPTIONS = {
   start: ['conference-start'],
@@ -99,7 +103,7 @@ export function wordsFor(participant, conference) {
     state === 'coaching' && coached ? `coaching ${nameOf(coached)}` : STATES[state],
   );
   if (words.length) return words.join(', ');
-  return participant.speaking === null ? 'here' : 'listening';
+  return conference.coverage.events.some((kind) => SUBSCRIPTIONS.speaker.includes(kind)) ? 'listening' : 'here';
 }
 
 // The moment from which the leading state has lasted, where that is known.
@@ -108,7 +112,6 @@ export function sinceOf(participant, conference) {
   const stay = participant.stays[participant.stays.length - 1];
   if (state === 'speaking') return participant.speaking_since;
   if (state === 'hold') return participant.hold_since;
-  if (state === 'muted') return participant.muted_since;
   if (state === 'waiting') return stay.joined_at;
   return null;
 }
