@@ -54,7 +54,6 @@ class Discreet(Logger):  # type: ignore[misc]  # gunicorn ships no types
 logger_class = Discreet
 
 
-
 def post_worker_init(worker: Any) -> None:
     """Once a process has its application: let streams end when it is to stop, and let there be many."""
     worker.wsgi.extensions["offhook.fanout"].stopping = lambda: not worker.alive
