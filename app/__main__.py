@@ -241,6 +241,7 @@ def tail_command(
         if sid is not None and not is_sid(kind, sid):
             raise click.ClickException(f"That is no {what} sid: expected {kind} and 32 hexadecimal digits.")
     settings = _settings()
+    _check_redis(settings)
     feed = Feed(_redis(settings), settings.shards)
     chosen = tail.Chosen(conference, account, name, who, events)
     try:
@@ -289,6 +290,7 @@ def twiml(room: str) -> None:
 def verify() -> None:
     """Fold every log again and compare it with its document. Ends with status 1 if any differs."""
     settings = _settings()
+    _check_redis(settings)
     snapshots = Snapshots(_redis(settings), settings.shards)
     checked, wrong = 0, 0
     for sid in snapshots.sids():

@@ -26,7 +26,14 @@ OVER = (*NEVER_ANSWERED, "completed")
 
 
 def after(known: Sequence[Action], events: Sequence[Event]) -> tuple[Action, ...]:
-    """The actions of a conference after these events: records of actions, and whatever callbacks tell of them."""
+    """The actions that a header shows after these events: the unfinished, and the newest of the others."""
+    told = all_after(known, events)
+    dropped = {action.id for action in [action for action in told if action.finished][:-ACTIONS_SHOWN]}
+    return tuple(action for action in told if action.id not in dropped)
+
+
+def all_after(known: Sequence[Action], events: Sequence[Event]) -> tuple[Action, ...]:
+    """These actions after these events, oldest first: records of actions, and whatever callbacks tell of them."""
     records = [event.action for event in events if event.action is not None]
     if not known and not records:
         return ()
@@ -36,9 +43,7 @@ def after(known: Sequence[Action], events: Sequence[Event]) -> tuple[Action, ...
     heard: defaultdict[str | None, list[Event]] = defaultdict(list)
     for event in events:
         heard[event.recording.sid if event.recording else event.call_sid].append(event)
-    told = sorted((_settled(action, heard) for action in actions.values()), key=_age)
-    dropped = {action.id for action in [action for action in told if action.finished][:-ACTIONS_SHOWN]}
-    return tuple(action for action in told if action.id not in dropped)
+    return tuple(sorted((_settled(action, heard) for action in actions.values()), key=_age))
 
 
 def may_have_heard(header: Header, event: Event) -> bool:

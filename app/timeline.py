@@ -14,8 +14,8 @@ from datetime import datetime
 import msgspec
 
 from app import actions
-from app.conference import ACTIONS_SHOWN, Conference, Header, Participant, encode
-from app.events import Action, Event
+from app.conference import Conference, Header, Participant, encode
+from app.events import Event
 from app.fold import TIMED, UNTOLD, by_call, fold, is_unknown, replay
 
 Step = tuple[datetime, Participant]
@@ -209,7 +209,7 @@ def _marks(header: Header, told: Sequence[Event]) -> Iterator[Mark]:
         if recording.start_time is not None:
             about = {"call_sid": recording.call_sid, "sid": recording.sid, "status": recording.status}
             yield Mark(kind="recording", at=recording.start_time, **about)
-    for action in _actions(told):
+    for action in actions.all_after((), [event for event in told if not is_unknown(event)]):
         yield Mark(
             kind="action",
             at=action.requested_at,
@@ -220,12 +220,3 @@ def _marks(header: Header, told: Sequence[Event]) -> Iterator[Mark]:
             state=action.state,
             by=action.by,
         )
-
-
-def _actions(told: Sequence[Event]) -> Iterator[Action]:
-    """Every one, where a header drops those beyond the newest: in lots of which it would drop none."""
-    known = [event for event in told if not is_unknown(event)]
-    ids = sorted({event.action.id for event in known if event.action})
-    for start in range(0, len(ids), ACTIONS_SHOWN):
-        lot = ids[start : start + ACTIONS_SHOWN]
-        yield from actions.after((), [event for event in known if event.action is None or event.action.id in lot])

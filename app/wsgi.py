@@ -8,6 +8,7 @@ from functools import cache, partial
 from flask import Flask
 
 from app.store.connect import claim_layout, connect
+from app.store.feed import Feed
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from app.upstream.api import Twilio
@@ -25,10 +26,11 @@ def build(settings: Settings) -> Flask:
     """The application from settings. Redis may still be away. Raises ValueError where none is named."""
     if settings.redis_url is None or settings.rq_redis_url is None:
         raise ValueError("REDIS_URL is not set")
-    state = connect(settings.redis_url, patience=PATIENCE)
+    state, reading, following = (connect(settings.redis_url, patience=PATIENCE) for _ in range(3))
     return create_app(
         inbox=Inbox(state, settings.shards),
-        snapshots=Snapshots(state, settings.shards),
+        snapshots=Snapshots(reading, settings.shards),
+        feed=Feed(following, settings.shards),
         nudge=partial(nudge, wake_ups(connect(settings.rq_redis_url, patience=PATIENCE))),
         keys={sid: account.keys for sid, account in settings.accounts.items()},
         parents={sid: account.parent for sid, account in settings.accounts.items() if account.parent},

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from app.events import Callback
 from app.store.connect import connect
+from app.store.feed import Feed
 from app.store.inbox import Inbox, Mail
 from app.store.snapshots import Question, Snapshots
 from app.twilio.signature import Key
@@ -76,6 +77,7 @@ def _client(inbox: Inbox, snapshots: Snapshots) -> FlaskClient:
     app = create_app(
         inbox=inbox,
         snapshots=snapshots,
+        feed=Feed(inbox.redis, inbox.shards),
         nudge=lambda: None,
         keys={ACCOUNT: (Key("main", TOKEN.encode()),)},
         parents={},

@@ -3,6 +3,7 @@
 import resource
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -57,8 +58,9 @@ logger_class = Discreet
 def post_worker_init(worker: Any) -> None:
     """Once a process has its application: let streams end when it is to stop, and let there be many."""
     worker.wsgi.extensions["offhook.fanout"].stopping = lambda: not worker.alive
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # each stream is a file; not every system lets us have so many
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(few, min(most, 65536) if most > 0 else 65536), most))
     for listener in worker.sockets:
         if listener.family in (socket.AF_INET, socket.AF_INET6) and sys.platform == "linux":
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GIVEN_UP_AFTER)

@@ -286,9 +286,10 @@ def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str,
     ]
     if before is not None and before.header.heard_at is not None:
         heard.append(before.header.heard_at)
+    # Folded by another version, somebody may be in it no more. No message tells that: a hole makes everybody read it.
     header = replace(
         folded.header,
-        revision=before.header.revision + 1 if before else 1,
+        revision=before.header.revision + (2 if anew else 1) if before else 1,
         heard_at=max(heard, default=None),
     )
     changed = [

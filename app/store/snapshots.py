@@ -33,8 +33,8 @@ UNREADABLE = -1
 CALL_REMEMBERED = 3 * 24 * 3600
 """Seconds after its last callback that a call is remembered apart from its conferences. Calls end within a day."""
 
-RETAINED = 1000
-"""Changes of each shard that a subscriber can miss and still be told, once it is back. One takes 2 or 3 KiB."""
+RETAINED = 16_000
+"""Changes, evenly of all shards, that a subscriber can miss and still be told, once it is back. Some KiB each."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Callback).decode
@@ -170,11 +170,11 @@ return left
 class Snapshots:
     """The conferences of all shards."""
 
-    def __init__(self, redis: Redis, shards: int, retained: int = RETAINED) -> None:
-        """`retained` is how many changes of each shard are kept, at least, for subscribers that come back."""
+    def __init__(self, redis: Redis, shards: int, retained: int | None = None) -> None:
+        """`retained`: how many changes of each shard are kept, at least, for subscribers that come back."""
         self.redis = redis
         self.shards = shards
-        self.retained = retained
+        self.retained = retained or RETAINED // shards
         self._commit = redis.register_script(COMMIT)
 
     def load(self, shard: int, sids: Sequence[str]) -> dict[str, Kept]:

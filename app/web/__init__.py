@@ -46,6 +46,7 @@ def create_app(
     *,
     inbox: Inbox,
     snapshots: Snapshots,
+    feed: Feed,
     nudge: Callable[[], None],
     keys: Mapping[str, tuple[Key, ...]],
     parents: Mapping[str, str],
@@ -59,7 +60,8 @@ def create_app(
     """The WSGI application.
 
     `keys` are by account sid what may sign its callbacks; `parents` name the parent of a subaccount; `api_keys` are
-    grants by name. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or
+    grants by name. `inbox`, `snapshots` and `feed` had better not share connections: readers must not keep callbacks
+    waiting. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or
     None to believe each request. `twilio` is where control requests go. A Twilio-shaped list that is asked for no
     status shows those with `list_status`, None: all. `url_hosts` are those that control requests may name, None: any.
     `prepare` makes sure that callbacks are stored where they will be looked for; it raises redis.RedisError or
@@ -71,7 +73,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.converters["anything"] = Anything
     refusals = Refusals(inbox.redis)
-    sessions = Sessions(inbox.redis)
+    sessions = Sessions(snapshots.redis)
     access = Access(keys, parents, api_keys, sessions)
     intake = Intake(inbox, nudge, prepare)
     control = Control(
@@ -86,7 +88,6 @@ def create_app(
     app.register_blueprint(rest.create(snapshots=snapshots, access=access, control=control, list_status=list_status))
     app.register_blueprint(insights.create(snapshots=snapshots, access=access, public_url=public_url))
     app.register_blueprint(api.create(inbox=inbox, snapshots=snapshots, access=access, refusals=refusals))
-    feed = Feed(inbox.redis, inbox.shards)
     fanout = Fanout(feed, inbox)
     app.extensions[FANOUT] = fanout
     app.register_blueprint(stream.create(snapshots=snapshots, feed=feed, fanout=fanout, access=access))

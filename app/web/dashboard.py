@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from urllib.parse import urlencode
 
 from flask import Blueprint, redirect, render_template, request
 from werkzeug.exceptions import Unauthorized
 from werkzeug.wrappers import Response
 
 from app.web.access import Access
+from app.web.answers import target
 
 POLICY = "; ".join(
     [
@@ -40,7 +42,7 @@ def create(*, access: Access) -> Blueprint:
         except Unauthorized:
             if request.authorization is not None:
                 raise
-            return redirect(f"/sign-in?next={request.path}", 303)
+            return redirect(f"/sign-in?{urlencode({'next': target()})}", 303)
         html = render_template("dashboard.html", reader=reader, version=version)
         return html, {
             "Cache-Control": "no-store",

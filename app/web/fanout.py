@@ -10,9 +10,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Literal, NamedTuple
+from zlib import crc32
 
 import structlog
 from redis import RedisError
+from redis.exceptions import TimeoutError as TimedOut
 
 from app.conference import encode
 from app.store.feed import Feed, Gone, Place, Places, Told, moved, written
@@ -26,12 +28,15 @@ LINGER = 5.0
 """Seconds that reading goes on when the last stream has ended: most come back."""
 WAITING = 500
 """Chunks that may wait for one stream. All that came in one read is one chunk."""
-RECENT = 100
-"""Changes of each shard, on average, that are remembered: who comes back soon is told from memory what was missed."""
+RECENT = 2000
+"""Changes that are remembered, of all shards: who comes back soon is told from memory what was missed."""
 PAUSE, LONGEST_PAUSE = 50e-6, 0.1
 """Seconds for each listener, and at most, until reading goes on: each then gets more at a time, and less often."""
 READ_UP_WITHIN = 2.0
-"""Seconds in which this process must get as far as a reader says it has got elsewhere."""
+"""Seconds in which this process should get as far as a reader has got elsewhere; after that, is such a place known?"""
+
+LONGEST_BEHIND = 20.0
+"""Seconds that a reader waits for that; then it is sent away, for another process may be better."""
 
 Reason = Literal["gone", "malformed", "slow"]
 
@@ -45,6 +50,11 @@ class Wanted(NamedTuple):
     """None: all."""
     conference: str | None
     """None: all."""
+
+    @property
+    def mark(self) -> str:
+        """Stands at the end of its events' ids: a stream that is for something else cannot be taken up with them."""
+        return f"{crc32(repr((sorted(self.accounts or ()), self.accounts is None, self.conference)).encode()):08x}"
 
     def covers(self, told: Told) -> bool:
         """Whether this change is one of them."""
@@ -130,21 +140,19 @@ class Fanout:
     def listen(self, wanted: Wanted, since: Places) -> Iterator[Listener]:
         """From now on have changes waiting; what was told before that, and since then, is the caller's to read.
 
-        Raises `Gone` where nothing as new as `since` is found.
+        Waits until reading has got as far as `since`. Raises `Gone` where that is not kept, RedisError where that takes
+        too long.
         """
         with self._moved:
             if not self._reading:
                 self._reading = True
                 threading.Thread(target=self._read, name="feed", daemon=True).start()
             self._joining += 1
-            try:
-                reached = self._moved.wait_for(lambda: self._has_reached(since), READ_UP_WITHIN)
-            finally:
+        try:
+            listener = self._listening(wanted, since)
+        finally:
+            with self._moved:
                 self._joining -= 1
-            if not reached or self._places is None:
-                raise Gone
-            listener = Listener(self._places)
-            self._listeners[wanted].add(listener)
         try:
             yield listener
         finally:
@@ -152,6 +160,20 @@ class Fanout:
                 self._listeners[wanted].discard(listener)
                 if not self._listeners[wanted]:
                     del self._listeners[wanted]
+
+    def _listening(self, wanted: Wanted, since: Places) -> Listener:
+        deadline = time.monotonic() + LONGEST_BEHIND
+        while not self.stopping():
+            with self._moved:
+                if self._moved.wait_for(lambda: self._has_reached(since), READ_UP_WITHIN) and self._places is not None:
+                    listener = Listener(self._places)
+                    self._listeners[wanted].add(listener)
+                    return listener
+            if not self.feed.holds(since):
+                break
+            if time.monotonic() > deadline:
+                raise TimedOut("this process does not keep up with the feed")
+        raise Gone
 
     def missed(self, since: Places, until: Places) -> Iterable[Told]:
         """What was told between these places, the latter being where a listener began. Raises `Gone`, RedisError."""
@@ -166,10 +188,10 @@ class Fanout:
                 return [each for each in recent if since[each.shard] < each.place <= until[each.shard]]
         return self.feed.between(since, until)
 
-    def beat(self, places: Places) -> bytes:
+    def beat(self, places: Places, wanted: Wanted) -> bytes:
         """The frame that says how fresh all this is."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return frame("beat", encode({"at": at, "behind": self._behind}), places)
+        return frame("beat", encode({"at": at, "behind": self._behind}), places, wanted.mark)
 
     def _has_reached(self, since: Places) -> bool:
         return self._places is not None and all(here >= there for here, there in zip(self._places, since, strict=True))
@@ -217,7 +239,7 @@ class Fanout:
 
     def _begin(self) -> None:
         self._behind = self._lag()
-        since, told, places = self.feed.latest(RECENT)
+        since, told, places = self.feed.latest(RECENT // self.feed.shards)
         with self._moved:
             self._recent_since, self._recent, self._places = since, {}, places
             for each in told:
@@ -239,14 +261,16 @@ class Fanout:
         with self._moved:
             if self._places is None:
                 return
-            frames: list[tuple[Told, bytes]] = []
+            news: list[tuple[Told, Places]] = []
             for each in told:
                 self._places = moved(self._places, each.shard, each.place)
-                frames.append((each, frame("change", each.message, self._places)))
+                news.append((each, self._places))
                 self._remember(each)
-            after = self.beat(self._places) if beat else b""
             for wanted, listeners in self._listeners.items():
-                chunk = b"".join(ready for each, ready in frames if wanted.covers(each)) + after
+                mark = wanted.mark
+                chunk = b"".join(frame("change", e.message, places, mark) for e, places in news if wanted.covers(e))
+                if beat:
+                    chunk += self.beat(self._places, wanted)
                 if chunk:
                     for listener in listeners:
                         listener.put(chunk)
@@ -255,7 +279,7 @@ class Fanout:
 
     def _remember(self, told: Told) -> None:
         self._recent[told.shard, told.place] = told
-        if len(self._recent) > RECENT * self.feed.shards:
+        if len(self._recent) > RECENT:
             oldest = self._recent.pop(next(iter(self._recent)))
             self._recent_since = moved(self._recent_since, oldest.shard, oldest.place)
 
@@ -276,6 +300,7 @@ class Fanout:
             self._reading, self._places = False, None
 
 
-def frame(name: str, data: bytes, places: Places | None) -> bytes:
+def frame(name: str, data: bytes, places: Places | None = None, mark: str = "") -> bytes:
     """One event of a stream. Without places its reader is left with nothing to come back with, and begins anew."""
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (written(places or ()).encode(), name.encode(), data)
+    word = b"%b~%b" % (written(places).encode(), mark.encode()) if places else b""
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (word, name.encode(), data)

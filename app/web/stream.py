@@ -37,7 +37,7 @@ SHARED_FOR = 1.0
 MOST_STREAMS = 2000
 """Of one process."""
 LOOKED_AFTER = 15.0
-"""Seconds after which it is asked again whether whoever reads is still signed in."""
+"""Seconds, more or less, after which it is asked again whether whoever reads is still signed in."""
 LARGEST_CHUNK = 64 * 1024
 
 log = structlog.get_logger("offhook.stream")
@@ -91,14 +91,17 @@ def _body(first: bytes, frames: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _wanted(reader: Reader, given: dict[str, str], snapshots: Snapshots) -> Wanted:
-    conference, account = given.get("conference"), asked_account(reader, given.get("account"))
+    conference, account = given.get("conference"), given.get("account")
+    if account is not None and not is_sid("AC", account):
+        abort(400, "account: expected AC and 32 hexadecimal digits.")
+    accounts = reader.accounts if account is None else frozenset({str(asked_account(reader, account))})
     if conference is None:
-        return Wanted(None if account is None else frozenset({account}), None)
+        return Wanted(accounts, None)
     if not is_sid("CF", conference):
         abort(400, "conference: expected CF and 32 hexadecimal digits.")
     if snapshots.headers([conference])[0] is not None:  # one that is yet to come may be waited for
         check_visible(reader, conference, snapshots.headers)
-    return Wanted(reader.accounts if given.get("account") is None else frozenset({str(account)}), conference)
+    return Wanted(accounts, conference)
 
 
 class Looks:
@@ -108,16 +111,24 @@ class Looks:
         self.snapshots = snapshots
         self.feed = feed
         self._latest: dict[Wanted, Look] = {}
+        self._failed: tuple[float, RedisError] | None = None
         self._one_at_a_time = threading.Lock()
 
     def take(self, wanted: Wanted, not_before: float) -> Look:
         """What is true now, or was not before that moment of the monotonic clock. Raises RedisError."""
         if wanted.conference is not None:
             return self._look(wanted)
+        asked_at = time.monotonic()
         with self._one_at_a_time:
+            if self._failed is not None and self._failed[0] > asked_at:
+                raise self._failed[1]  # who has waited for a look that failed must not wait for another
             look = self._latest.get(wanted)
             if look is None or look.taken < not_before:
-                look = self._look(wanted)
+                try:
+                    look = self._look(wanted)
+                except RedisError as error:
+                    self._failed = time.monotonic(), error
+                    raise
                 horizon = look.taken - SHARED_FOR
                 fresh = {of: kept for of, kept in self._latest.items() if kept.taken > horizon}
                 self._latest = {**fresh, wanted: look}
@@ -140,17 +151,17 @@ class Looks:
                     documents.append(document)
         ends = b'"more":%b,"at":%b' % (encode(more), encode(at))
         data = b'{"conferences":[%b],%b}' % (b",".join(documents), ends)
-        return Look(frame("snapshot", data, since), revisions, since, self.feed.end(), taken)
+        return Look(frame("snapshot", data, since, wanted.mark), revisions, since, self.feed.end(), taken)
 
     def _live(self, wanted: Wanted) -> tuple[list[str], bool]:
         """The conferences that are going on, and whether there are more than are shown."""
         sids: dict[str, None] = {}
         more = False
-        [account] = wanted.accounts or [None]
         for status, most in SHOWN.items():
-            headers, following = self.snapshots.page(Question(account=account, status=status), None, most + 1)
-            sids |= dict.fromkeys(read_header(header).sid for header in headers[:most])
-            more = more or following is not None
+            for account in sorted(wanted.accounts) if wanted.accounts else [None]:
+                headers, following = self.snapshots.page(Question(account=account, status=status), None, most + 1)
+                sids |= dict.fromkeys(read_header(header).sid for header in headers[:most])
+                more = more or following is not None
         return list(sids), more
 
 
@@ -176,7 +187,7 @@ class Stream:
             if places is None:
                 look = self.looks.take(self.wanted, not_before)
                 places = look.since
-                yield retry + (frame("reset", encode({"reason": reason}), None) if reason else b"")
+                yield retry + (frame("reset", encode({"reason": reason})) if reason else b"")
                 retry = b""
                 yield look.shown
             try:
@@ -186,7 +197,7 @@ class Stream:
                         retry = b""
                     yield from self._caught_up(places, listener.places, look.revisions if look else {})
                     look = None
-                    yield self.fanout.beat(listener.places)
+                    yield self.fanout.beat(listener.places, self.wanted)
                     yield from self._followed(listener)
                 return
             except Gone:
@@ -200,9 +211,11 @@ class Stream:
         if last is None:
             return None, None
         try:
-            return read_places(last, self.fanout.feed.shards), None
+            word, _, mark = last.partition("~")
+            places = read_places(word, self.fanout.feed.shards)
         except ValueError:
             return None, "malformed"
+        return (places, None) if mark == self.wanted.mark else (None, "gone")
 
     def _caught_up(self, places: Places, until: Places, shown: dict[str, int]) -> Iterator[bytes]:
         """What was told between these places, less what a snapshot has shown already."""
@@ -210,7 +223,7 @@ class Stream:
         for told in self.fanout.missed(places, until):
             places = moved(places, told.shard, told.place)
             if self.wanted.covers(told) and told.revision > shown.get(told.conference_sid, 0):
-                chunk += frame("change", told.message, places)
+                chunk += frame("change", told.message, places, self.wanted.mark)
             if len(chunk) > LARGEST_CHUNK:
                 yield chunk
                 chunk = b""
@@ -223,6 +236,6 @@ class Stream:
         for chunk in listener.chunks():
             yield chunk
             if time.monotonic() - asked_at > LOOKED_AFTER:
-                asked_at = time.monotonic()
+                asked_at = time.monotonic() + random.uniform(0, LOOKED_AFTER / 2)  # noqa: S311 - not all at once
                 if not self.still_in():
                     return

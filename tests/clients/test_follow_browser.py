@@ -194,7 +194,7 @@ def test_after_an_http_error_it_connects_again_itself_with_the_last_id(play):
     assert len(play(*closed, ("pass", 499))["opened"]) == 1
     played = play(*closed, ("pass", 1000), change(room(ROOM, 2)), beat())
     assert played["opened"] == ["/api/stream", "/api/stream?last_event_id=two%2Bwords"]
-    assert played["fetched"] == ["/api/stats"]
+    assert played["fetched"] == ["/api/conferences?limit=1"]
     assert states(played) == ["live", "lost", "live"]
     assert revisions(played) == [1, 2]
 

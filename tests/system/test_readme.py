@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.__main__ import main
+from app.store.feed import Feed
 from app.upstream.api import Twilio
 from app.web import create_app
 from config.settings import NAMES
@@ -43,6 +44,7 @@ def test_every_address_that_is_described_is_served_and_the_other_way_round(inbox
     app = create_app(
         inbox=inbox,
         snapshots=snapshots,
+        feed=Feed(inbox.redis, inbox.shards),
         nudge=lambda: None,
         keys={},
         parents={},

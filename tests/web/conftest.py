@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from app.conference import Status
 from app.events import Callback
 from app.store.connect import connect
+from app.store.feed import Feed
 from app.store.inbox import Inbox, Mail
 from app.store.snapshots import Snapshots
 from app.twilio.signature import Key
@@ -84,6 +85,7 @@ class Site:
         self.app = create_app(
             inbox=self.inbox,
             snapshots=self.snapshots,
+            feed=Feed(self.redis, SHARDS),
             nudge=self._nudged,
             keys=KEYS,
             parents={CHILD: ACCOUNT},

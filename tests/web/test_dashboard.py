@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlencode
 
 import pytest
 
@@ -15,7 +16,13 @@ PAGES = ["/", f"/conferences/{ROOM}", "/conferences/nonsense"]
 @pytest.mark.parametrize("path", PAGES)
 def test_who_is_not_signed_in_is_led_there_and_back(site: Site, path: str) -> None:
     answer = site.ask(path, None)
-    assert (answer.status_code, answer.headers["Location"]) == (303, f"/sign-in?next={path}")
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/sign-in?{urlencode({'next': path})}")
+
+
+@pytest.mark.parametrize("path", ["/?show=hold&q=a%20b", "/conferences/%0d%0aX:y", "/conferences/%23?q=%26"])
+def test_what_was_asked_for_is_kept_to_the_letter_while_signing_in(site: Site, path: str) -> None:
+    answer = site.ask(path, None, environ_overrides={"RAW_URI": path})
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/sign-in?{urlencode({'next': path})}")
 
 
 @pytest.mark.parametrize("path", PAGES)

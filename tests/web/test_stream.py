@@ -47,6 +47,9 @@ DEADLINE = 20.0
 """Seconds. Nothing takes this long unless it never comes."""
 EVERYTHING = Wanted(None, None)
 
+ALL = Wanted(None, None).mark
+"""Ends the ids of a stream of everything."""
+
 
 @pytest.fixture(autouse=True)
 def quick(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -314,15 +317,17 @@ WHO_SEES_WHAT = [
 ]
 
 
-def test_a_stream_shows_and_tells_of_the_accounts_that_a_list_would_show(several: Site) -> None:
+def test_a_stream_shows_and_tells_of_the_accounts_that_its_key_may_see(several: Site) -> None:
     readers = []
     for who, query in WHO_SEES_WHAT:
         listed = several.told(f"/api/conferences{query}", who)["conferences"]
+        if (who, query) == (OWNER, ""):  # a list has to be asked for a subaccount by its name
+            listed += several.told(f"/api/conferences?account={CHILD}", who)["conferences"]
         live = {each["sid"] for each in listed if each["status"] != "completed"}
         reader = Reader(several, query, who)
         assert {each["sid"] for each in reader.up_to_date().data["conferences"]} == live, (who, query)
         readers.append((reader, live))
-    assert {len(live) for _, live in readers} == {0, 1, 3, 5}
+    assert {len(live) for _, live in readers} == {0, 1, 3, 4, 5}
     accounts = {sid: account for sid, account, _, status, _ in KNOWN if status != "completed"}
     for number in (20, 21):
         for sid, account in accounts.items():
@@ -330,7 +335,7 @@ def test_a_stream_shows_and_tells_of_the_accounts_that_a_list_would_show(several
     end = Feed(several.redis, SHARDS).end()
     for reader, live in readers:
         changes = reader.until_holding(revisions(several, *live))
-        while read_places(reader.last, SHARDS) != end:
+        while read_places(reader.last.partition("~")[0], SHARDS) != end:
             changes.append(reader.next())
         changes = [told for told in changes if told.name == "change"]
         assert {told.data["conference_sid"] for told in changes} == live
@@ -563,10 +568,27 @@ def test_every_kind_of_frame_can_be_come_back_with(several: Site) -> None:
     change(several, room(2), 20)
     told = reader.until("change")[-1]
     change(several, room(2), 21)
+    reader.until_holding({room(2): 3})
     for last, heard in ((snapshot.id, [2, 3]), (beat.id, [2, 3]), (told.id, [3])):
         again = Reader(several, f"?conference={room(2)}", last=last).until("beat")
         assert [each.data["revision"] for each in again if each.name == "change"] == heard
         assert [each.name for each in again] == ["retry", *["change"] * len(heard), "beat"]
+
+
+def test_what_is_missed_ends_where_listening_begins(site: Site) -> None:
+    sid = in_every_shard()[0]
+    change(site, sid, 1)
+    reader = Reader(site)
+    reader.up_to_date()
+    feed, fan = Feed(site.redis, SHARDS), fanout_of(site)
+    ends = [feed.end()]
+    for number in (2, 3, 4):
+        change(site, sid, number)
+        ends.append(feed.end())
+    reader.until_holding({sid: 4})
+    assert [told.revision for told in fan.missed(ends[0], ends[2])] == [2, 3]
+    assert [told.revision for told in fan.missed(ends[1], ends[3])] == [3, 4]
+    assert list(fan.missed(ends[3], ends[3])) == []
 
 
 def test_a_quiet_stream_can_be_come_back_to_however_much_has_happened_elsewhere(
@@ -584,11 +606,13 @@ def test_a_quiet_stream_can_be_come_back_to_however_much_has_happened_elsewhere(
             site.tell(said("participant-modify", ANNA, number=number, second=number, room=sid))
         site.fold()
         end = Feed(redis, SHARDS).end()
-        while read_places(reader.last, SHARDS) != end:
+        while read_places(reader.last.partition("~")[0], SHARDS) != end:
             assert reader.next().name == "beat"
     assert redis.xlen(keys.changes(shard)) < len(loud) * 20
+    last = reader.last
     change(site, quiet, 2)
-    again = Reader(site, f"?conference={quiet}", last=reader.leave()).until("beat")
+    reader.until("change")
+    again = Reader(site, f"?conference={quiet}", last=last).until("beat")
     assert [each.name for each in again] == ["retry", "change", "beat"]
     assert again[1].data["revision"] == 2
     late = Reader(site, f"?conference={quiet}", last=stale).until("beat")
@@ -603,8 +627,9 @@ def test_a_quiet_stream_can_be_come_back_to_however_much_has_happened_elsewhere(
         ("1.2.3", "malformed"),
         ("0.0.0.٣", "malformed"),
         ("f" * 5000, "malformed"),
+        (f"0.0.0.0~{ALL}", "gone"),
         ("0.0.0.0", "gone"),
-        ("18d0000000a-1.18d0000000a.18d0000000a.18d0000000a", "gone"),
+        (f"18d0000000a-1.18d0000000a.18d0000000a.18d0000000a~{ALL}", "gone"),
     ],
 )
 @pytest.mark.parametrize("by", ["header", "query"])
@@ -621,11 +646,22 @@ def test_a_foreign_id_is_answered_with_a_reset_and_a_snapshot(several: Site, las
     reader.until_holding({room(2): 2})
 
 
+@pytest.mark.parametrize(("query", "who"), [("", TENANT), ("", OWNER), (f"?account={ACCOUNT}", OPERATOR)])
+def test_a_stream_is_not_taken_up_by_one_that_is_for_something_else(
+    several: Site, query: str, who: tuple[str, str]
+) -> None:
+    reader = Reader(several)
+    reader.up_to_date()
+    _, reset, snapshot, _ = Reader(several, query, who, last=reader.leave()).until("beat")
+    assert reset.data == {"reason": "gone"}
+    assert {each["account_sid"] for each in snapshot.data["conferences"]} < {ACCOUNT, CHILD, STRANGER}
+
+
 def test_an_id_from_the_future_is_waited_for_a_while_and_then_answered_with_a_reset(
     several: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fanout, "READ_UP_WITHIN", 0.1)
-    ahead = written((((1 << 52) - 1, 0),) * SHARDS)
+    ahead = f"{written((((1 << 52) - 1, 0),) * SHARDS)}~{ALL}"
     _, reset, snapshot, _ = Reader(several, last=ahead).until("beat")
     assert reset.data == {"reason": "gone"}
     assert snapshot.name == "snapshot"
@@ -706,10 +742,11 @@ def test_a_process_that_has_not_read_as_far_as_it_has_shown_does_not_tell_that_a
         each.until_holding({sid: 2})
 
 
-def test_a_process_that_never_reads_up_begins_anew_instead_of_skipping(
+def test_a_process_that_never_reads_up_sends_readers_away_instead_of_skipping(
     redis: Redis, site: Site, open_site: Callable[[Redis], Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fanout, "READ_UP_WITHIN", 0.2)
+    monkeypatch.setattr(fanout, "READ_UP_WITHIN", 0.1)
+    monkeypatch.setattr(fanout, "LONGEST_BEHIND", 0.0)
     other = open_site(redis)
     Reader(other).up_to_date()
     go_on = held_back(monkeypatch, other)
@@ -718,10 +755,14 @@ def test_a_process_that_never_reads_up_begins_anew_instead_of_skipping(
     reader.up_to_date()
     change(site, sid, 1)
     reader.until("change")
-    again = Reader(other, last=reader.leave())
-    assert again.until("reset")[-1].data == {"reason": "gone"}
+    change(site, sid, 2)
+    last = reader.leave()
+    answer = other.ask("/api/stream", headers={"Last-Event-ID": last})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     go_on.set()
-    again.until_holding(revisions(site, sid))
+    monkeypatch.setattr(fanout, "LONGEST_BEHIND", 20.0)
+    again = Reader(other, last=last)
+    assert [each.data["revision"] for each in again.until_holding({sid: 2}) if each.name == "change"] == [2]
 
 
 # Another life of Redis
@@ -915,7 +956,7 @@ def test_a_conference_waited_for_that_turns_out_to_be_somebody_elses_is_not_told
     sees.until_holding({room(1): 1})
     end = Feed(site.redis, SHARDS).end()
     for reader in readers:
-        while read_places(reader.last, SHARDS) != end:
+        while read_places(reader.last.partition("~")[0], SHARDS) != end:
             assert reader.next().name == "beat"
         again = Reader(site, f"?conference={room(1)}&account={CHILD}")
         assert again.up_to_date().data["conferences"] == []

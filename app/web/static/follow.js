@@ -85,14 +85,14 @@ export function follow({ url = "/api/stream", conference, account } = {}, listen
 
   function look() {
     timer = setTimeout(look, LOOK);
-    if (now() - lookedAt <= SILENCE) return;
+    if (Math.abs(now() - lookedAt) <= SILENCE) return; // clocks are set back, too
     if (live.state !== "lost") say("stale");
     connect();
   }
 
   /** An HTTP error: EventSource does not tell which. */
   async function again(closed) {
-    const answer = await fetch(`${api}stats`, { cache: "no-store" }).catch(() => null);
+    const answer = await fetch(`${api}conferences?limit=1`, { cache: "no-store" }).catch(() => null);
     if (closed !== source) return;
     if (answer?.status === 401) {
       close();

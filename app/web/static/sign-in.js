@@ -16,6 +16,7 @@ async function signIn(given) {
       referrerPolicy: "same-origin", // under the page's own, no-referrer, some browsers keep back which site this is
     });
     if (answer.ok) {
+      new BroadcastChannel("offhook").postMessage("signed in"); // what other tabs show may be somebody else's now
       location.replace(form.dataset.after);
       return;
     }

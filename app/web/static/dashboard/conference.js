@@ -8,6 +8,7 @@ import { dateOf, duration, isComing, isHere, isWaiting, kindOf, lead, nameOf, pe
 
 const EVENTS_AT_ONCE = 50;
 const SOONEST = 1000; // ms between two readings of what the log tells
+const AGAIN = 3000; // ms after one that failed
 const COSTS = 10; // and that many times as long as the last reading took, so that long logs are read seldom
 
 export class ConferencePage extends Component {
@@ -26,6 +27,7 @@ export class ConferencePage extends Component {
     const now = this.document;
     if (now) document.title = `${titleOf(now)} – Offhook`;
     if (this.props.document && before.document !== this.props.document) this.readLater();
+    if (before.document && !this.props.document) this.readDocument(); // it has ended unseen, or long ago
   }
 
   componentWillUnmount() {
@@ -36,7 +38,10 @@ export class ConferencePage extends Component {
   get document() {
     const { document } = this.props;
     const { read } = this.state;
-    return document && read ? (document.revision >= read.revision ? document : read) : document || read;
+    for (const each of [document, read]) {
+      if (each && !(this.last && this.last.revision > each.revision)) this.last = each;
+    }
+    return this.last;
   }
 
   async fetched(path) {
@@ -47,13 +52,15 @@ export class ConferencePage extends Component {
       this.setState({ problem: null });
       return told;
     }
-    this.setState({ problem: told && answer.status < 500 ? told.message : 'Offhook does not answer; what is below may be old.' });
+    this.refused = Boolean(told) && answer.status < 500;
+    this.setState({ problem: this.refused ? told.message : 'Offhook does not answer; what is below may be old.' });
     return null;
   }
 
   async readDocument() {
     const read = await this.fetched('');
     if (read) this.setState({ read }, () => this.readLater());
+    else if (!this.gone && !this.refused) setTimeout(() => this.readDocument(), AGAIN);
   }
 
   // The picture and the list are read again soon after a change, but never so often that reading is all there is.
@@ -63,28 +70,29 @@ export class ConferencePage extends Component {
     this.later = setTimeout(async () => {
       const began = performance.now();
       const heard = this.document && this.document.revision;
-      await this.readLog();
-      this.next = performance.now() + Math.max(SOONEST, COSTS * (performance.now() - began));
+      const done = await this.readLog();
+      this.next = performance.now() + Math.max(done ? SOONEST : AGAIN, COSTS * (performance.now() - began));
       this.later = null;
-      if (this.document && this.document.revision > heard) this.readLater();
+      if (!done || (this.document && this.document.revision > heard)) this.readLater();
     }, wait);
   }
 
   async readLog() {
     const timeline = await this.fetched('/timeline');
-    if (!timeline) return;
+    if (!timeline) return this.refused;
     this.setState({ timeline });
     const { events } = this.state;
     const first = this.state.first ?? Math.max(0, timeline.events - EVENTS_AT_ONCE);
     const after = events.length ? events[events.length - 1].number : first;
     const page = await this.fetched(`/events?after=${after}&limit=500`);
     if (page) this.setState({ first, events: [...this.state.events.filter((each) => each.number <= after), ...page.events] });
+    return page ? page.next === null : this.refused;
   }
 
   async readOlder() {
     const first = Math.max(0, this.state.first - EVENTS_AT_ONCE);
     const page = await this.fetched(`/events?after=${first}&limit=${this.state.first - first}`);
-    if (page) this.setState({ first, events: [...page.events, ...this.state.events] });
+    if (page && first < this.state.first) this.setState({ first, events: [...page.events, ...this.state.events] });
   }
 
   async carryOut(method, part, fields, what) {
@@ -97,7 +105,7 @@ export class ConferencePage extends Component {
     const conference = this.document;
     if (!conference) {
       return html`<p><a class="back" href="/"><${Icon} name="back" />All conferences</a></p>
-        <h1 tabindex="-1">${problem ? 'No such conference' : 'Looking…'}</h1>
+        <h1 tabindex="-1">${this.refused ? 'No such conference' : 'Looking…'}</h1>
         <p class="nothing">${problem || sid}</p>`;
     }
     const live = conference.status !== 'completed';

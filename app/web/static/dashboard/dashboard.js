@@ -7,8 +7,10 @@ import { Overview } from './overview.js';
 import { setClock } from './parts.js';
 import { timeOf } from './words.js';
 
-const { control, name, version, session } = document.body.dataset;
-const ENDED_KEPT = 100;
+const { accounts, control, name, version, session } = document.body.dataset;
+const others = new BroadcastChannel('offhook'); // tabs that sign in or out
+const ENDED_KEPT = 200;
+const PATIENCE = 5000; // ms until a lost connection is worth a word: most are back at once
 
 class Dashboard extends Component {
   constructor() {
@@ -25,6 +27,7 @@ class Dashboard extends Component {
     connect(`offhook ${version} ${session}`, (message) => this.told(message));
     addEventListener('popstate', () => this.setState({ path: location.pathname }, () => this.announce()));
     document.addEventListener('click', (event) => this.followed(event));
+    others.onmessage = () => location.reload();
     this.readEnded();
   }
 
@@ -38,8 +41,10 @@ class Dashboard extends Component {
     }
     for (const document of documents) this.keep(document);
     this.offset = state.offset || 0;
-    if (state.name === 'signed out') location.assign(`/sign-in?next=${encodeURIComponent(location.pathname)}`);
-    const lost = state.name === 'lost' || state.name === 'stale';
+    if (state.name === 'signed out') location.assign(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
+    const lost = state.name === 'stale' || (state.name === 'lost' && Date.now() - state.heard > PATIENCE);
+    clearTimeout(this.later);
+    if (state.name === 'lost' && !lost) this.later = setTimeout(() => this.told({ type: 'news', documents: [], looked, state }), PATIENCE);
     this.setState({
       ready: this.state.ready || Boolean(looked),
       more: type === 'all' ? Boolean(more) : this.state.more,
@@ -56,14 +61,19 @@ class Dashboard extends Component {
       this.live.delete(document.sid);
       this.ended.delete(document.sid);
       this.ended.set(document.sid, document);
-      if (this.ended.size > ENDED_KEPT) this.ended.delete(this.ended.keys().next().value);
+      for (const sid of [...this.ended.keys()].slice(0, this.ended.size - ENDED_KEPT)) this.ended.delete(sid);
     } else {
       this.live.set(document.sid, document);
     }
   }
 
   async readEnded() {
-    let next = '/api/conferences?status=completed&limit=50&expand=participants';
+    for (const account of accounts.split(' ')) await this.readEndedOf(account);
+    this.setState({});
+  }
+
+  async readEndedOf(account) {
+    let next = `/api/conferences?status=completed&limit=50&expand=participants${account && `&account=${account}`}`;
     for (let pages = 0; next && pages < 3; pages += 1) {
       const answer = await fetch(next).catch(() => null);
       if (!answer || !answer.ok) return;
@@ -72,7 +82,6 @@ class Dashboard extends Component {
       this.ended = new Map([...ended.reverse().map((each) => [each.sid, each]), ...this.ended]);
       next = page.next;
     }
-    this.setState({});
   }
 
   // A link to another view changes the view, not the page: the stream goes on.
@@ -99,13 +108,18 @@ class Dashboard extends Component {
   }
 
   async leave() {
-    await fetch('/session', { method: 'DELETE' }).catch(() => null);
+    const answer = await fetch('/session', { method: 'DELETE' }).catch(() => null);
+    if (!answer || !answer.ok) {
+      this.setState({ problem: 'You are still signed in: Offhook did not answer. Try again.' });
+      return;
+    }
+    others.postMessage('signed out');
     location.assign('/sign-in');
   }
 
-  render(_, { ready, more, connection, behind, heard, path, visit }) {
+  render(_, { ready, more, connection, behind, heard, path, visit, problem }) {
     const sid = path.startsWith('/conferences/') ? path.split('/')[2] : null;
-    const old = connection === 'lost' || connection === 'stale';
+    const old = heard !== null;
     return html`
       <header class="top">
         <a class="brand" href="/" aria-label="Offhook, all conferences">Offhook</a>
@@ -117,6 +131,7 @@ class Dashboard extends Component {
         ${connection === 'lost' ? 'The connection is lost.' : 'Nothing has been heard for a while.'} What you see is
         from ${timeOf(heard + this.offset)}. Trying again…
       </p>`}
+      ${problem && html`<p class="banner" role="alert">${problem}</p>`}
       <main class=${old ? 'old' : ''}>
         ${sid === null
           ? html`<${Overview} key=${visit} live=${this.live} ended=${this.ended} more=${more} ready=${ready} />`
@@ -130,7 +145,7 @@ const FRESHNESS = {
   live: ['Live', 'well'],
   'catching up': ['Catching up', 'late'],
   stale: ['Stale', 'away'],
-  lost: ['Connection lost', 'away'],
+  lost: ['Connecting again', 'away'],
   'signed out': ['Signed out', 'away'],
 };
 

@@ -10,11 +10,29 @@ export function connect(name, tell) {
     return;
   }
   let port;
+  let heard;
+  let tries = 0;
   const attach = () => {
+    heard = Date.now();
+    tries += 1;
     port = new SharedWorker('/static/dashboard/worker.js', { type: 'module', name }).port;
-    port.onmessage = (event) => tell(event.data);
+    port.onmessage = (event) => {
+      heard = Date.now();
+      tries = 0;
+      tell(event.data);
+    };
     port.postMessage('hello');
   };
+  const watch = setInterval(() => {
+    if (Math.abs(Date.now() - heard) < DEAD) return;
+    port.onmessage = null; // browsers end workers, and some cannot begin this one
+    if (tries < 2) {
+      attach();
+    } else {
+      clearInterval(watch);
+      share(tell);
+    }
+  }, 5000);
   attach();
   addEventListener('pagehide', () => port.postMessage('bye'));
   addEventListener('pageshow', (event) => {
@@ -22,6 +40,8 @@ export function connect(name, tell) {
   });
 }
 
+const PULSE = 10_000; // ms: a worker says so often that it lives
+const DEAD = 3 * PULSE;
 const BATCH = 100; // ms: a page is told of many changes at once rather than one by one
 
 // Follows the feed and tells everybody who listens. `all()` is what a newcomer is told.
@@ -50,6 +70,7 @@ export function share(tell) {
     },
     onstate: soon,
   });
+  setInterval(soon, PULSE);
   const all = () => ({ type: 'all', documents: [...live.conferences.values()], looked, more: live.more, state: state() });
   const open = () => {
     if (live.state === 'signed out') live.open();

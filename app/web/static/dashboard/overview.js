@@ -11,6 +11,7 @@ const ENDED_SHOWN = 24;
 const TALLIES = { speaking: 'speaking', hold: 'on hold', muted: 'muted', coaching: 'coaching', waiting: 'waiting' };
 
 const ORDERS = {
+  steady: ['Each in its place', null],
   longest: ['Longest first', (a, b) => compare(began(a), began(b))],
   newest: ['Newest first', (a, b) => compare(began(b), began(a))],
   name: ['By name', (a, b) => titleOf(a).localeCompare(titleOf(b), undefined, { numeric: true })],
@@ -40,18 +41,19 @@ export class Overview extends Component {
       words: asked.get('q') || '',
       show: asked.get('show') || '',
       account: asked.get('account') || '',
-      order: ORDERS[asked.get('sort')] ? asked.get('sort') : 'longest',
+      order: ORDERS[asked.get('sort')] ? asked.get('sort') : 'steady',
       rows: localStorage.getItem('offhook rows') === 'yes',
       most: SHOWN_AT_FIRST,
     };
     this.choose = this.choose.bind(this);
+    this.places = [];
+    this.sentinel = new IntersectionObserver((seen) => {
+      if (seen.some((each) => each.isIntersecting)) this.setState({ most: this.state.most + SHOWN_AT_FIRST });
+    }, { rootMargin: '600px' });
   }
 
   componentDidMount() {
     document.title = 'Offhook';
-    this.sentinel = new IntersectionObserver((seen) => {
-      if (seen.some((each) => each.isIntersecting)) this.setState({ most: this.state.most + SHOWN_AT_FIRST });
-    }, { rootMargin: '600px' });
   }
 
   componentDidUpdate() {
@@ -60,7 +62,7 @@ export class Overview extends Component {
     if (words) asked.set('q', words);
     if (show) asked.set('show', show);
     if (account) asked.set('account', account);
-    if (order !== 'longest') asked.set('sort', order);
+    if (order !== 'steady') asked.set('sort', order);
     const query = asked.toString();
     if (location.search !== (query && `?${query}`)) history.replaceState(null, '', query ? `?${query}` : location.pathname);
     localStorage.setItem('offhook rows', rows ? 'yes' : 'no');
@@ -74,10 +76,23 @@ export class Overview extends Component {
     this.setState({ ...choice, most: SHOWN_AT_FIRST });
   }
 
+  // All that go on, each where it was before: the place of one that has ended goes to the last, so that only that moves.
+  placed(live) {
+    if (!this.places.length) this.places = [...live.values()].sort(ORDERS.longest[1]).map((each) => each.sid);
+    for (let place = this.places.length - 1; place >= 0; place -= 1) {
+      if (live.has(this.places[place])) continue;
+      const last = this.places.pop();
+      if (place < this.places.length) this.places[place] = last;
+    }
+    const known = new Set(this.places);
+    for (const sid of live.keys()) if (!known.has(sid)) this.places.push(sid);
+    return this.places.map((sid) => live.get(sid));
+  }
+
   render({ live, ended, more, ready }, { words, show, account, order, rows, most }) {
-    const all = [...live.values()].filter((each) => !account || each.account_sid === account);
+    const all = this.placed(live).filter((each) => !account || each.account_sid === account);
     const found = all.filter((each) => matches(each, words) && (!show || has(each, show)));
-    found.sort((a, b) => ORDERS[order][1](a, b) || compare(a.sid, b.sid));
+    if (ORDERS[order][1]) found.sort((a, b) => ORDERS[order][1](a, b) || compare(a.sid, b.sid));
     const accounts = [...new Set([...live.values(), ...ended.values()].map((each) => each.account_sid))].sort();
     const past = [...ended.values()]
       .filter((each) => (!account || each.account_sid === account) && matches(each, words))
