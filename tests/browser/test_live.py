@@ -82,7 +82,7 @@ def test_a_restart_of_the_web_process_is_got_over(page, stage, house, complaints
     is_live(page)
     for pid in house.processes()["web"]:
         os.kill(pid, signal.SIGKILL)
-    expect(freshness(page)).to_have_text("Connection lost")
+    expect(freshness(page)).to_have_text("Connecting again")
     house.ready()
     is_live(page)
     room.change(anna, Hold=True)
@@ -108,6 +108,7 @@ def test_silence_is_said_to_be_stale_and_got_over(open_page, stage, line, compla
     line.mend()
     is_live(page)
     expect(someone(card(page, "Desk"), "Anna")).to_contain_text("on hold")
+    page.close()  # what it still complains of has then been heard
     forgive_lost_requests(complaints)
 
 
@@ -161,7 +162,7 @@ def test_signing_out_leads_to_the_form_and_ends_the_stream(open_page, house, lin
     expect(page).to_have_url(f"{line.url}/sign-in")
     awaited("end of the stream", lambda: not line.streams)
     page.goto("/")
-    expect(page).to_have_url(f"{line.url}/sign-in?next=/")
+    expect(page).to_have_url(f"{line.url}/sign-in?next=%2F")
 
 
 def test_every_tab_is_led_to_the_form_when_the_session_has_ended_elsewhere(open_page, stage, line, complaints):
@@ -191,7 +192,7 @@ def test_signing_in_leads_back_to_where_one_was(open_page, stage, line):
     stage.settle()
     page = open_page(None)
     page.goto(f"/conferences/{room.sid}")
-    expect(page).to_have_url(re.compile(f"/sign-in\\?next=/conferences/{room.sid}$"))
+    expect(page).to_have_url(re.compile(f"/sign-in\\?next=%2Fconferences%2F{room.sid}$"))
     page.get_by_label("Name").fill("wallboard")
     page.get_by_label("Secret").fill("a-secret-that-may-only-read")
     page.get_by_role("button", name="Sign in").click()

@@ -258,6 +258,32 @@ def test_hundreds_of_conferences_are_drawn_as_one_scrolls_and_changes_stay_cheap
     assert sideways(page) == 0
 
 
+def test_among_many_one_goes_to_a_conference_and_comes_back_to_them_all(page, stage):
+    for number in range(70):
+        stage.open_room(f"Desk {number}", ago=600 - number).join("Agent")
+    page.goto("/")
+    expect(page.get_by_role("list", name="Now")).to_contain_text("70 conferences")
+    for way_back in (page.go_back, lambda: page.get_by_role("link", name="All conferences", exact=True).click()):
+        card(page, "Desk 3").get_by_role("link").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Desk 3")
+        way_back()
+        expect(card(page, "Desk 3")).to_be_visible()
+        expect(page.get_by_role("button", name="Announce…")).to_have_count(0)
+        assert cards(page).count() >= 60
+
+
+def test_when_a_conference_ends_only_the_last_card_moves_and_takes_its_place(page, stage):
+    rooms = [stage.open_room(name, ago=600 - number) for number, name in enumerate("ABCDE")]
+    for room in rooms:
+        room.join("Agent")
+    page.goto("/")
+    expect(cards(page).get_by_role("heading")).to_have_text([*"ABCDE"])
+    rooms[1].end()
+    expect(cards(page).get_by_role("heading")).to_have_text([*"AECD"])
+    stage.open_room("F").join("Agent")
+    expect(cards(page).get_by_role("heading")).to_have_text([*"AECDF"])
+
+
 def _crowd(stage: Stage) -> list:
     """That many conferences of two, with who called first."""
     rooms = []

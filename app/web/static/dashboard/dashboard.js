@@ -123,7 +123,7 @@ class Dashboard extends Component {
     return html`
       <header class="top">
         <a class="brand" href="/" aria-label="Offhook, all conferences">Offhook</a>
-        <${Freshness} connection=${connection} behind=${behind} />
+        <${Freshness} connection=${connection} behind=${behind} old=${old} />
         <span class="reader" title="Signed in as">${name}</span>
         ${session !== 'key' && html`<button class="plain" onClick=${this.leave}>Sign out</button>`}
       </header>
@@ -149,10 +149,10 @@ const FRESHNESS = {
   'signed out': ['Signed out', 'away'],
 };
 
-function Freshness({ connection, behind }) {
+function Freshness({ connection, behind, old }) {
   const [word, how] = FRESHNESS[connection] || FRESHNESS.connecting;
   return html`<p class=${`freshness ${how}`}>
-    <span role="status">${word}</span>
+    <span role="status">${connection === 'lost' && old ? 'Connection lost' : word}</span>
     ${connection === 'catching up' && html`<span>${behind === null ? 'state store does not answer' : `${Math.round(behind)} s behind`}</span>`}
   </p>`;
 }
