@@ -115,7 +115,7 @@ class Live:
 
     def __init__(self, url: str, authorization: str, query: dict[str, str], silence: float) -> None:
         self.state: State = "connecting"
-        """`live`: all that Offhook can tell has been yielded, or is about to be (see `behind`). `lost`: trying again."""
+        """`live`: all that Offhook can tell has been yielded, or soon is (see `behind`). `lost`: trying again."""
         self.behind: float | None = None
         """Age in seconds of the oldest callback that is stored but not yet told, a few seconds ago. None: unknown."""
         self._url = url
