@@ -153,7 +153,7 @@ def test_nowhere_else_may(site: Site, place: str) -> None:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text(st.sampled_from("/\\:@?#%.ae \t\n\r\"'<>&") | st.characters(), max_size=12))
+@given(st.text(st.sampled_from("/\\:@?#%.ae \t\n\r\"'<>&") | st.characters(codec="utf-8"), max_size=12))
 def test_whatever_is_asked_for_a_browser_stays_on_this_site(site: Site, place: str) -> None:
     assert re.fullmatch(r"/([!-.0-\[\]-~][!-\[\]-~]*)?", going_to(site, place))
 
