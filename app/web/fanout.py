@@ -217,7 +217,7 @@ class Fanout:
                 if told:
                     time.sleep(min(PAUSE * self.listening, LONGEST_PAUSE))
             except Gone:
-                self._lose_all("gone")
+                self._lose_all()
             except RedisError as error:
                 if answering or now - beaten > BEAT:
                     log.warning("the feed cannot be read", error=type(error).__name__)
@@ -226,7 +226,7 @@ class Fanout:
                 time.sleep(WAIT)
             except Exception:  # whatever it is must not silence every stream for good
                 log.exception("the feed is read anew")
-                self._lose_all("gone")
+                self._lose_all()
                 time.sleep(WAIT)
         self._end_all()
 
@@ -247,10 +247,9 @@ class Fanout:
             self._moved.notify_all()
 
     def _look_around(self) -> None:
-        """Is Redis still the one that was read from, and how late is what it tells?"""
+        """Is Redis still the one that was read from, and how late is what it tells? Raises `Gone`."""
         if self._places is not None and not self.feed.holds(self._places):
-            self._lose_all("gone")
-            return
+            raise Gone
         self._behind = self._lag()
 
     def _lag(self) -> float:
@@ -283,12 +282,12 @@ class Fanout:
             oldest = self._recent.pop(next(iter(self._recent)))
             self._recent_since = moved(self._recent_since, oldest.shard, oldest.place)
 
-    def _lose_all(self, reason: Reason) -> None:
+    def _lose_all(self) -> None:
         """Another life of Redis, or none that can be read: everybody begins anew, and so does the reading."""
         with self._moved:
             for listeners in self._listeners.values():
                 for listener in listeners:
-                    listener.lose(reason)
+                    listener.lose("gone")
             self._listeners.clear()
             self._places = None
 
