@@ -306,7 +306,7 @@ def _agrees(snapshots: Snapshots, sid: str) -> bool:
     """Documents and logs are committed together; a change between the two reads is looked at once more."""
     for _ in range(3):
         shard = keys.shard_of(sid, snapshots.shards)
-        kept = snapshots.load(shard, [sid])[sid].conference
+        kept = snapshots.load(shard, {sid: None})[sid].conference
         told = fold.fold(read_filed(entry.callback, sid) for entry in snapshots.log(shard, sid))
         header = replace(told.header, revision=kept.header.revision, heard_at=kept.header.heard_at)
         written = document(encode(header), map(encode, told.in_order()))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -15,18 +16,20 @@ from redis import RedisError
 from app import fold
 from app.conference import Conference
 from app.events import Callback, Event
+from app.replay import Track, by_call
 from app.store import feed
 from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread
+from app.store.logs import Logged
 from app.store.snapshots import (
     Change,
     Commit,
     DeadLetter,
     Fenced,
     Kept,
-    Logged,
     Said,
     SeenIn,
     Snapshots,
+    others_move,
 )
 from app.twilio.callbacks import Unusable, read, read_filed
 
@@ -38,14 +41,37 @@ LONGEST_SPELL = 30.0
 """Seconds; RQ's upkeep has its turn between spells."""
 QUIET = 5.0
 """Seconds without mail after which a spell ends."""
+TRACKS = 4_000
+"""Calls whose latest steps a worker remembers: a few KiB each."""
 REREAD_BETWEEN_RENEWALS = 5_000
 """Logged callbacks read again before the lease is renewed: a small part of what it lasts."""
+CALL_SID = re.compile(rb"(?:^|&)CallSid=(CA[0-9a-fA-F]{32})(?:&|$)")
 TICK = 1.0
 """Seconds that a spell waits for mail before it looks whether it should stop. Well under what a wake-up lasts."""
 
 log = structlog.get_logger("offhook.drain")
 
 Told = tuple[Event, Callback]
+
+
+class Tracks:
+    """How those who have changed lately came to be what they are, see `Track`. Losing one costs time, no more."""
+
+    def __init__(self) -> None:
+        self._tracks: dict[tuple[str, str], Track] = {}
+
+    def of(self, conference_sid: str, calls: Iterable[str]) -> dict[str, Track]:
+        """What is remembered of these calls."""
+        found = ((call, self._tracks.get((conference_sid, call))) for call in calls)
+        return {call: track for call, track in found if track is not None}
+
+    def remember(self, conference_sid: str, tracks: Mapping[str, Track]) -> None:
+        """Keep these, and forget those that have not changed for longest."""
+        for call, track in tracks.items():
+            self._tracks.pop((conference_sid, call), None)
+            self._tracks[conference_sid, call] = track
+        while len(self._tracks) > TRACKS:
+            del self._tracks[next(iter(self._tracks))]
 
 
 class Drain:
@@ -58,6 +84,7 @@ class Drain:
         self.snapshots = snapshots
         self.nudge = nudge
         self.stopping = stopping
+        self.tracks = Tracks()
 
     def spell(self) -> None:
         """Drain whatever shard has mail, and listen for more, until it has been quiet or the time is up.
@@ -180,25 +207,21 @@ class Drain:
         )
 
     def _fold_conferences(self, batch: Batch, mail: dict[str, list[Told]]) -> tuple[list[Change], list[DeadLetter]]:
-        """Each conference's change, and what could not be folded. Looks into logs only where a document cannot tell."""
-        kept = self.snapshots.load(batch.shard, list(mail)) if mail else {}
+        """Each conference's change, and what could not be folded."""
+        kept = self.snapshots.load(batch.shard, {sid: _wanted(told) for sid, told in mail.items()}) if mail else {}
         news: dict[str, dict[str, Told]] = {}
         letters: list[DeadLetter] = []
         for sid, told in mail.items():
             own, foreign = _by_account(kept.get(sid), told)
             news[sid] = {event.id: (event, callback) for event, callback in own}
             letters += [DeadLetter(callback, "the conference belongs to another account") for callback in foreign]
+        self._forget_repeats(batch.shard, kept, news)
         changes: list[Change] = []
         for sid, fresh in news.items():
-            logged: list[Logged] | None = None
-            if sid in kept and not _surely_new(kept[sid], fresh.values()):
-                logged = self._log_of(batch, sid)
-                for entry in logged:
-                    fresh.pop(entry.event_id, None)
             if not fresh:
                 continue
             try:
-                after = self._folded(batch, sid, kept.get(sid), fresh, logged)
+                changes.append(self._changed(batch, kept.get(sid), fresh))
             except RedisError:
                 raise
             except Exception as error:  # a fault in the fold must cost one conference's news, never the shard's
@@ -206,23 +229,52 @@ class Drain:
                 letters += [
                     DeadLetter(callback, f"fold failed: {type(error).__name__}") for _, callback in fresh.values()
                 ]
-                continue
-            changes.append(_change(batch.epoch, kept.get(sid), after, fresh))
         return changes, letters
 
-    def _folded(
-        self, batch: Batch, sid: str, known: Kept | None, fresh: dict[str, Told], logged: list[Logged] | None
-    ) -> Conference:
+    def _forget_repeats(self, shard: int, kept: dict[str, Kept], news: dict[str, dict[str, Told]]) -> None:
+        """Take out what has been folded already. Nearly always the document tells that nothing has."""
+        asked: dict[str, list[str]] = {}
+        for sid, known in kept.items():
+            unsure = [event.id for event, _ in news[sid].values() if fold.may_have_heard(known.conference, event)]
+            if unsure:
+                asked[sid] = unsure
+        if asked:
+            for sid, heard in self.snapshots.heard(shard, asked).items():
+                for event_id in heard:
+                    del news[sid][event_id]
+
+    def _changed(self, batch: Batch, known: Kept | None, fresh: dict[str, Told]) -> Change:
+        """What these callbacks do to a conference."""
         events = [event for event, _ in fresh.values()]
         if known is None:
-            return fold.fold(events)
-        if known.fold_version == fold.VERSION:
-            after = fold.advance(known.conference, events)
-            if after is not None:
-                return after
-        if logged is None:
-            logged = self._log_of(batch, sid)
-        return fold.fold([*self._reread(batch, sid, logged), *events])
+            return _change(batch.epoch, None, fold.fold(events), fresh)
+        before, sid = known.conference, known.conference.header.sid
+        after = self._advanced(batch, before, events) if known.fold_version == fold.VERSION else None
+        if after is not None and (known.whole or not others_move(before, after)):
+            return _change(batch.epoch, known, after, fresh)
+        if not known.whole:
+            return self._changed(batch, self.snapshots.load(batch.shard, {sid: None})[sid], fresh)
+        logged = self._log_of(batch, sid)
+        return _change(batch.epoch, known, fold.fold([*self._reread(batch, sid, logged), *events]), fresh)
+
+    def _advanced(self, batch: Batch, before: Conference, events: list[Event]) -> Conference | None:
+        """The conference, by the short way. None: there is none."""
+        sid = before.header.sid
+        tracks = self.tracks.of(sid, {str(event.call_sid) for event in events})
+        after = fold.advance(before, events, tracks)
+        if isinstance(after, fold.Missing):
+            after = fold.advance(before, events, tracks, self._histories(batch, sid, after.histories))
+        if not isinstance(after, fold.Advance):
+            return None
+        self.tracks.remember(sid, after.tracks)
+        return after.conference
+
+    def _histories(self, batch: Batch, sid: str, calls: Collection[str]) -> dict[str, list[Event]]:
+        """All that a conference's log holds about some calls."""
+        names = {call.encode() for call in calls}
+        logged = [each for each in self._log_of(batch, sid) if _named(each.callback) in (None, *names)]
+        legs = by_call(self._reread(batch, sid, logged))
+        return {call: legs.get(call, []) for call in calls}
 
     def _log_of(self, batch: Batch, sid: str) -> list[Logged]:
         self.inbox.renew(batch)  # a long log takes its time
@@ -230,8 +282,8 @@ class Drain:
 
     def _reread(self, batch: Batch, sid: str, logged: list[Logged]) -> Iterator[Event]:
         """A log's events. What an earlier release could read and this one cannot is passed over, and said."""
-        for entry in logged:
-            if entry.number % REREAD_BETWEEN_RENEWALS == 0:
+        for place, entry in enumerate(logged, start=1):
+            if place % REREAD_BETWEEN_RENEWALS == 0:
                 self.inbox.renew(batch)
             try:
                 yield read_filed(entry.callback, sid)
@@ -265,6 +317,12 @@ class Drain:
         return self.inbox.shard_of(conference_sid), Mail(replace(callback, conference_sid=conference_sid))
 
 
+def _named(callback: Callback) -> bytes | None:
+    """Which call a callback is about, where that is plain to see without reading it; most name one."""
+    found = CALL_SID.search(callback.body)
+    return found[1] if found else None
+
+
 def _by_account(known: Kept | None, told: list[Told]) -> tuple[list[Told], list[Callback]]:
     """A conference belongs to the account that was first heard of it; another's word on it is set aside."""
     owner = known.conference.header.account_sid if known else told[0][0].account_sid
@@ -272,8 +330,11 @@ def _by_account(known: Kept | None, told: list[Told]) -> tuple[list[Told], list[
     return own, [callback for event, callback in told if event.account_sid != owner]
 
 
-def _surely_new(known: Kept, told: Iterable[Told]) -> bool:
-    return not any(fold.may_have_heard(known.conference, event) for event, _ in told)
+def _wanted(told: list[Told]) -> set[str] | None:
+    """Whom of a conference these callbacks are about; None: everyone."""
+    if any(fold.concerns_everyone(event) for event, _ in told):
+        return None
+    return {event.call_sid for event, _ in told if event.call_sid is not None}
 
 
 def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told]) -> Change:

@@ -52,8 +52,10 @@ def form_fields(raw: bytes, most: int = 200) -> list[tuple[bytes, bytes]]:
     fields = []
     for piece in pieces:
         name, _, value = piece.partition(b"=")
-        if b"%" in piece:  # most pieces have nothing to decode, and finding that out is cheaper
-            name, value = unquote_to_bytes(name), unquote_to_bytes(value)
+        if b"%" in name:  # most have nothing to decode, and finding that out is cheaper
+            name = unquote_to_bytes(name)
+        if b"%" in value:
+            value = unquote_to_bytes(value)
         fields.append((name, value))
     return fields
 

@@ -68,7 +68,7 @@ def write(inbox: Inbox, snapshots: Snapshots, *conferences: Conference) -> None:
     for shard, ours in by_shard.items():
         for start in range(0, len(ours), 500):
             some = ours[start : start + 500]
-            kept = snapshots.load(shard, [conference.header.sid for conference in some])
+            kept = snapshots.load(shard, {conference.header.sid: None for conference in some})
             before = {sid: each.conference for sid, each in kept.items()}
             inbox.append(shard, callback(said("conference-start", number=1, second=0)))
             work = Commit(changes=[changed(before.get(each.header.sid), each) for each in some])

@@ -132,7 +132,7 @@ def check(snapshots: Snapshots, expected: dict[str, Event]) -> int:
             of_call.setdefault(str(event.call_sid), []).append(event)
     for sid, events in of_conference.items():
         shard = keys.shard_of(sid, snapshots.shards)
-        kept = snapshots.load(shard, [sid])[sid].conference
+        kept = snapshots.load(shard, {sid: None})[sid].conference
         told = events + [
             replace(event, conference_sid=sid) for call in kept.participants for event in of_call.get(call, ())
         ]
@@ -204,5 +204,5 @@ def collect(published: Iterator[bytes], messages: list[bytes]) -> None:
 
 
 def revision_of(snapshots: Snapshots, sid: str) -> int:
-    kept = snapshots.load(keys.shard_of(sid, snapshots.shards), [sid])
+    kept = snapshots.load(keys.shard_of(sid, snapshots.shards), {sid: None})
     return kept[sid].conference.header.revision
