@@ -77,11 +77,14 @@ def _pairs(body: bytes) -> list[tuple[bytes, bytes]]:
 
 def _told(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """Each parameter's one value. Two values for one name could be a signed request with its borders moved."""
-    told: dict[str, str] = {}
-    for name, value in pairs:
-        word, text = name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
-        if told.setdefault(word, text) != text and word in UNDERSTOOD:
-            raise Unusable(f"{word} is given twice, with different values")
+    try:
+        told = {name.decode(): value.decode() for name, value in pairs}
+    except UnicodeDecodeError:
+        told = {_text(name): _text(value) for name, value in pairs}
+    if len(told) < len(pairs):
+        for name, value in pairs:
+            if told[_text(name)] != _text(value) and _text(name) in UNDERSTOOD:
+                raise Unusable(f"{_text(name)} is given twice, with different values")
     return told
 
 
