@@ -24,6 +24,7 @@ from redis import RedisError
 
 from app.store import embedded
 from app.store.connect import connect
+from bench import express
 from bench.load import ACCOUNT, HOST, TOKEN
 from config.settings import NAMES
 
@@ -40,23 +41,25 @@ MEASURED = {_cores[0]}
 """The core of what is measured."""
 OTHERS = set(_cores[1:]) or MEASURED
 """The cores of everything else: this process with its load generator, and Valkey."""
+EVERY = set(_cores)
+"""All cores, for what shares them."""
 
 
 @contextmanager
-def valkey() -> Iterator[str]:
+def valkey(cores: set[int] = OTHERS) -> Iterator[str]:
     """A new embedded Valkey with its usual settings; its URL. Its files are beside the results, then gone."""
     RESULTS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=RESULTS))
     url = embedded.url(folder)
     try:
-        with running(embedded.command(folder), {}, OTHERS, partial(_pings, url)):
+        with running(embedded.command(folder), {}, cores, partial(_pings, url)):
             yield url
     finally:
         shutil.rmtree(embedded.socket_path(folder).parent, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def environment(redis_url: str, port: int) -> dict[str, str]:
+def environment(redis_url: str, port: int, web_processes: int = 1) -> dict[str, str]:
     """This process's environment with Offhook's settings replaced by the benchmark's."""
     mine = {name: value for name, value in os.environ.items() if name not in NAMES}
     return mine | {
@@ -65,9 +68,21 @@ def environment(redis_url: str, port: int) -> dict[str, str]:
         "TWILIO_AUTH_TOKEN": TOKEN,
         "PUBLIC_URL": f"https://{HOST}",
         "PORT": str(port),
-        "WEB_CONCURRENCY": "1",
+        "WEB_CONCURRENCY": str(web_processes),
         "OFFHOOK_LOG_LEVEL": "warning",
+        "NODE_ENV": "production",
     }
+
+
+@contextmanager
+def on_every_core() -> Iterator[None]:
+    """This process may use all cores until the block ends; then those that it had before."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, EVERY)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager
@@ -153,11 +168,15 @@ def _pings(redis_url: str) -> bool:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and its living children have used, in seconds, to a hundredth each."""
+    """Processor time that a process and its children have used, living or ended, in seconds, to a hundredth each."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return own + sum(cpu_seconds(int(child)) for child in children)
+    own_and_ended = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own_and_ended + sum(cpu_seconds(child) for child in children(pid))
+
+
+def children(pid: int) -> list[int]:
+    """The living children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def description() -> dict[str, Any]:
@@ -176,6 +195,7 @@ def description() -> dict[str, Any]:
         "python": platform.python_version(),
         "valkey": server.get("valkey_version", server["redis_version"]),
         "packages": {name: version(name) for name in PACKAGES},
+        "express": express.versions(),
         "code": _code(),
     }
 

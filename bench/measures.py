@@ -21,7 +21,7 @@ from app.store.connect import connect
 from app.store.feed import subscribe
 from app.store.inbox import Inbox, Mail
 from app.store.snapshots import Snapshots
-from bench import machine
+from bench import express, machine
 from bench.load import Parameters, deliver, request
 
 SHARDS = 16
@@ -33,14 +33,19 @@ LONGEST_SILENCE = 10
 AT_ONCE = 500
 """How many callbacks a filling sends in one round trip."""
 
-GUNICORN = [*machine.PYTHON, "gunicorn", "--config", "python:config.gunicorn", "--workers", "1"]
+GUNICORN = [*machine.PYTHON, "gunicorn", "--config", "python:config.gunicorn"]
 
 
-def web(name: str, port: int) -> list[str]:
-    """How to start a web process: Offhook's as `offhook web` does, a peer's under the same gunicorn settings."""
+def web(name: str, port: int, processes: int = 1) -> list[str]:
+    """How to start web processes: Offhook's as `offhook web` does, a Python peer's under the same gunicorn settings.
+
+    Offhook and Express read their number in WEB_CONCURRENCY; see `machine.environment`.
+    """
     if name == "offhook":
         return [*machine.PYTHON, "app", "web", "--host", "127.0.0.1"]
-    return [*GUNICORN, "--bind", f"127.0.0.1:{port}", f"bench.peers.{name}:app"]
+    if name.startswith("express"):
+        return express.program("empty" if name == "express_empty" else "server")
+    return [*GUNICORN, "--workers", str(processes), "--bind", f"127.0.0.1:{port}", f"bench.peers.{name}:app"]
 
 
 def ingest(name: str, requests: Sequence[bytes], seconds: float) -> dict[str, float]:
@@ -73,6 +78,8 @@ def _check_stored(name: str, url: str, acknowledged: int) -> None:
         )
     elif name == "flask_rq":
         _expect("jobs in the queue", Queue("callbacks", connection=redis).count, acknowledged)
+    elif name == "express":
+        _expect("jobs in the queue", redis.llen("bull:callbacks:wait"), acknowledged)
 
 
 def fold(name: str, told: Sequence[Parameters]) -> dict[str, float]:
