@@ -95,7 +95,7 @@ def _fill(inbox: Inbox, snapshots: Snapshots, many: int) -> None:
         inbox.forward((inbox.shard_of(sid), Mail(_join(sid, n))) for sid, n in conferences)
         for shard in range(SHARDS):
             while inbox.backlog()[shard].waiting:
-                drain.drain(shard)
+                drain.drain([shard])
 
 
 def _join(sid: str, number: int) -> Callback:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +23,7 @@ from app.conference import (
     seniority,
 )
 from app.events import Callback
-from app.store import keys
+from app.store import keys, scripts
 from app.store.inbox import LEASE_LASTS, Batch
 from app.store.index import ANY, EVERYONE, LIVE, Created, Place, bounds, entries_of, place_in, place_of, same_place
 from app.store.logs import ID_BYTES, Logged, among, packed, unpacked
@@ -200,51 +200,68 @@ class Snapshots:
         self._commit = redis.register_script(COMMIT)
         self._read = redis.register_script(READ)
 
-    def load(self, shard: int, wanted: Mapping[str, Collection[str] | None]) -> dict[str, Kept]:
-        """Those of these conferences of a shard that are known, in one round trip.
+    def load(self, wanted: Mapping[str, Collection[str] | None]) -> dict[str, Kept]:
+        """Those of these conferences that are known, in one round trip.
 
         Each with the participants that are wanted of it, by call sid, as far as there are any; None: with all.
         """
         with self.redis.pipeline(transaction=False) as pipe:
             for sid, calls in wanted.items():
                 if calls is None:
-                    pipe.hgetall(keys.conference(shard, sid))
+                    pipe.hgetall(keys.conference(self._shard(sid), sid))
                 else:
-                    pipe.hmget(keys.conference(shard, sid), [HEADER, FOLD, *calls])
+                    pipe.hmget(keys.conference(self._shard(sid), sid), [HEADER, FOLD, *calls])
             found = [_fields(calls, fields) for calls, fields in zip(wanted.values(), pipe.execute(), strict=True)]
         return {sid: _kept(fields, wanted[sid]) for sid, fields in zip(wanted, found, strict=True) if fields}
 
-    def log(self, shard: int, sid: str) -> list[Logged]:
+    def log(self, sid: str) -> list[Logged]:
         """A conference's whole log; an unknown conference has an empty one."""
         with self.redis.pipeline(transaction=False) as pipe:
-            pipe.get(keys.ids(shard, sid))
-            pipe.lrange(keys.log(shard, sid), 0, -1)
+            pipe.get(keys.ids(self._shard(sid), sid))
+            pipe.lrange(keys.log(self._shard(sid), sid), 0, -1)
             ids, packs = pipe.execute()
         return list(unpacked(sid, ids or b"", packs))
 
-    def heard(self, shard: int, asked: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+    def heard(self, asked: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
         """By conference, those of these events' ids that are in its log already; in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in asked:
-                pipe.get(keys.ids(shard, sid))
+                pipe.get(keys.ids(self._shard(sid), sid))
             found = pipe.execute()
         return {
             sid: {event_id for event_id in events if among(ids or b"", event_id)}
             for (sid, events), ids in zip(asked.items(), found, strict=True)
         }
 
-    def calls(self, shard: int, sids: Sequence[str]) -> dict[str, CallNotes]:
+    def calls(self, sids: Sequence[str]) -> dict[str, CallNotes]:
         """What is remembered of these calls, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.hgetall(keys.call(shard, sid))
+                pipe.hgetall(keys.call(self._shard(sid), sid))
             return {sid: _call_notes(fields) for sid, fields in zip(sids, pipe.execute(), strict=True)}
+
+    def _shard(self, sid: str) -> int:
+        return keys.shard_of(sid, self.shards)
 
     def commit(self, batch: Batch, fold_version: int, work: Commit) -> int:
         """Write all that a batch does, and take it out of the inbox, in one atomic step.
 
         Returns how many entries are still waiting; only then is the lease kept. Raises `Fenced`.
         """
+        [left] = self.commit_all([(batch, work)], fold_version)
+        if left is None:
+            raise Fenced
+        return left
+
+    def commit_all(self, work: Iterable[tuple[Batch, Commit]], fold_version: int) -> list[int | None]:
+        """Write what some batches do, each in one atomic step, all in one round trip. For each what `commit` returns.
+
+        None: it was fenced.
+        """
+        calls = (self._committing(batch, fold_version, commit) for batch, commit in work)
+        return [None if left is None else int(left) for left in scripts.run(self.redis, self._commit, calls)]
+
+    def _committing(self, batch: Batch, fold_version: int, work: Commit) -> scripts.Call:
         shard = batch.shard
         names = [
             keys.lease(shard),
@@ -272,35 +289,32 @@ class Snapshots:
             _say_change(words, change)
         _say(words, [word for note in work.call_notes for word in (*_call_note(note), CALL_REMEMBERED)])
         names += [keys.call(shard, note.call_sid) for note in work.call_notes]
-        left = self._commit(names, words)
-        if left is None:
-            raise Fenced
-        return int(left)
+        return names, words
 
     def documents(self, sids: Sequence[str]) -> list[bytes | None]:
         """Native documents in the order asked for, in one round trip; None where one is unknown."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.hgetall(keys.conference(keys.shard_of(sid, self.shards), sid))
+                pipe.hgetall(keys.conference(self._shard(sid), sid))
             return [_document(fields) if fields else None for fields in pipe.execute()]
 
     def conferences(self, sids: Sequence[str]) -> list[Conference]:
         """Those of the conferences that are known, in the order asked for, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.hgetall(keys.conference(keys.shard_of(sid, self.shards), sid))
+                pipe.hgetall(keys.conference(self._shard(sid), sid))
             return [_kept(fields).conference for fields in pipe.execute() if fields]
 
     def headers(self, sids: Sequence[str]) -> list[bytes | None]:
         """Headers as JSON in the order asked for, in one round trip; None where one is unknown."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.hget(keys.conference(keys.shard_of(sid, self.shards), sid), HEADER)
+                pipe.hget(keys.conference(self._shard(sid), sid), HEADER)
             return list(pipe.execute())
 
     def events(self, sid: str, after: int, most: int) -> list[Logged]:
         """A conference's callbacks in order of arrival, from behind a place in its log on."""
-        shard, last = keys.shard_of(sid, self.shards), after + most
+        shard, last = self._shard(sid), after + most
         found = self._read([keys.log(shard, sid), keys.ids(shard, sid)], [after + 1, last])
         ids, packs = (found[0], found[1:]) if found else (b"", [])
         return [entry for entry in unpacked(sid, ids, packs) if after < entry.number <= last]

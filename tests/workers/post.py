@@ -32,7 +32,7 @@ def empty(drain: Drain) -> None:
         if not waiting:
             return
         for shard in waiting:
-            drain.drain(shard)
+            drain.drain([shard])
     raise AssertionError("mail is left after a hundred rounds")
 
 
