@@ -13,13 +13,12 @@ Three rules make that so.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from app import actions
 from app.conference import SHOWN, Conference, Counts, Coverage, Header, Interval, Participant
@@ -100,8 +99,12 @@ def advance(
 def _is_for_the_log(conference: Conference, events: Sequence[Event]) -> bool:
     before = conference.header
     records = [event.action for event in events if event.action is not None]
-    if records and actions.may_have_missed(before, conference.participants, records):
-        return True
+    if records:
+        told, about = {record.id for record in records}, {None, *(event.call_sid for event in events)}
+        if any(action.id in told and action.call_sid not in about for action in before.actions):
+            return True  # its participant may not be here
+        if actions.may_have_missed(before, conference.participants, records):
+            return True
     if before.status == "completed" and any(event.type == END for event in events):
         return True
     lowest = before.coverage.shown_from
@@ -172,9 +175,10 @@ def _progress_of_recording(recording: Recording) -> tuple[int, str]:
 
 
 def _covered(coverage: Coverage, events: Sequence[Event]) -> Coverage:
-    numbers = Counter(e.sequence for e in events if e.source == "conference" and e.sequence is not None)
+    numbers = sorted(e.sequence for e in events if e.source == "conference" and e.sequence is not None)
     fresh = {number for number in numbers if not coverage.heard(number)}
-    conflicts = {number for number, times in numbers.items() if times > 1 or number not in fresh}
+    conflicts = {number for number in numbers if number not in fresh}
+    conflicts |= {number for number, following in pairwise(numbers) if number == following}
     sequences = _joined_up([*coverage.sequences, *((number, number) for number in fresh)])[-SHOWN:]
     shown = sequences if len(sequences) >= SHOWN else [(0, 0), *sequences]
     return Coverage(
@@ -248,22 +252,22 @@ def _settled(participant: Participant, end: datetime | None) -> Participant:
 
 def _recounted(counts: Counts, before: Mapping[str, Participant], after: Mapping[str, Participant]) -> Counts:
     """The counts, after some participants have changed: each counts as it stands, and no more as it stood."""
-    was, now = ([each for sid, each in group.items() if before.get(sid) is not after[sid]] for group in (before, after))
-    return Counts(
-        participants=counts.participants + len(now) - len(was),
-        **{
-            name: getattr(counts, name) + sum(map(holds, now)) - sum(map(holds, was)) for name, holds in COUNTED.items()
-        },
-    )
+    totals = list(astuple(counts))
+    for sid, participant in after.items():
+        was = before.get(sid)
+        if was is not participant:
+            for place, (more, less) in enumerate(zip(_counted(participant), _counted(was), strict=True)):
+                totals[place] += more - less
+    return Counts(**dict(zip(Counts.__struct_fields__, totals, strict=True)))
 
 
-COUNTED: dict[str, Callable[[Participant], bool]] = {
-    "present": lambda each: each.present,
-    "muted": lambda each: each.present and each.muted is True,
-    "hold": lambda each: each.present and each.hold is True,
-    "coaching": lambda each: each.present and each.coaching is True,
-    "speaking": lambda each: each.present and each.speaking is True,
-}
+def _counted(participant: Participant | None) -> tuple[int, ...]:
+    """What a participant adds to each of the counts, in their order."""
+    if participant is None:
+        return (0, 0, 0, 0, 0, 0)
+    here = participant.present
+    flags = (participant.muted, participant.hold, participant.coaching, participant.speaking)
+    return (1, here, *(here and flag is True for flag in flags))
 
 
 RECORDING_PROGRESS = {

@@ -43,6 +43,10 @@ TRACKS = 4_000
 """Calls whose latest steps a worker remembers: a few KiB each."""
 REREAD_BETWEEN_RENEWALS = 5_000
 """Logged callbacks read again before the lease is renewed: a small part of what it lasts."""
+PAUSE = 0.0005
+"""Seconds for each callback of the last time that a spell lets more come before it looks again. Few cost nearly as much
+as many: the more there are, the more it pays to take them together."""
+LONGEST_PAUSE = 0.02
 CALL_SID = re.compile(rb"(?:^|&)CallSid=(CA[0-9a-fA-F]{32})(?:&|$)")
 TICK = 1.0
 """Seconds after which a spell looks whether it should stop, and says that all shards are attended, whether it waits for
@@ -84,6 +88,8 @@ class Drain:
         self.nudge = nudge
         self.stopping = stopping
         self.tracks = Tracks()
+        self.folded = 0
+        """How many entries were folded at once the last time."""
         self.company = False
         """Whether another drain held a shard when this one last looked."""
 
@@ -98,6 +104,7 @@ class Drain:
         while True:
             shards = self.inbox.wait(seen, TICK)
             seen |= self.drain(shards)
+            time.sleep(min(LONGEST_PAUSE, self.folded * PAUSE))
             now = time.monotonic()
             if shards:
                 heard = now
@@ -127,6 +134,7 @@ class Drain:
         self.company = bool(held)
         seen = dict.fromkeys(held, ONLY_NEW)  # whoever has these sees to all that is there
         until = time.monotonic() + TICK
+        self.folded = sum(len(batch.entries) for batch in batches)
         while batches:
             following: list[Batch] = []
             for batch, left in zip(batches, self.fold(batches), strict=True):

@@ -588,13 +588,16 @@ def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:
     if change.anew or not same_place(before.header, after.header):
         old = entries_of(before.header, before.participants.values())
         new = entries_of(after.header, after.participants.values())
-    else:
-        sids = [participant.call_sid for participant in change.changed]
-        old = entries_of(before.header, [before.participants[sid] for sid in sids if sid in before.participants])
-        new = entries_of(after.header, [after.participants[sid] for sid in sids])
-        if old - new:  # two participants may share a label: what one gives up the other may still have
-            return old - entries_of(after.header, after.participants.values()), new - old
-    return old - new, new - old
+        return old - new, new - old
+    known = before.participants
+    sids = [p.call_sid for p in change.changed if p.call_sid not in known or known[p.call_sid].label != p.label]
+    if not sids and before.header.friendly_name == after.header.friendly_name:
+        return set(), set()  # nearly always
+    old = entries_of(before.header, [known[sid] for sid in sids if sid in known])
+    new = entries_of(after.header, [after.participants[sid] for sid in sids])
+    if old - new:  # two participants may share a label: what one gives up the other may still have
+        return old - entries_of(after.header, after.participants.values()), new - old
+    return set(), new - old
 
 
 def others_move(before: Conference, after: Conference) -> bool:
