@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
@@ -185,16 +185,14 @@ class Conference(msgspec.Struct, frozen=True):
         return sorted(self.participants.values(), key=seniority)
 
 
-class _Known(Protocol):
-    @property
-    def call_sid(self) -> str: ...
-    @property
-    def created_at(self) -> datetime | None: ...
-
-
-def seniority(participant: _Known) -> tuple[bool, datetime | None, str]:
+def seniority(participant: Participant) -> tuple[bool, datetime | None, str]:
     """Sorts participants by the time they were first heard of."""
-    return (participant.created_at is None, participant.created_at, participant.call_sid)
+    return place_among(participant.call_sid, participant.created_at)
+
+
+def place_among(call_sid: str, created_at: datetime | None) -> tuple[bool, datetime | None, str]:
+    """Where among others a participant stands, by when it was first heard of."""
+    return created_at is None, created_at, call_sid
 
 
 encode = msgspec.json.Encoder().encode

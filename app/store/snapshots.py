@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -18,9 +19,9 @@ from app.conference import (
     Status,
     document,
     encode,
+    place_among,
     read_header,
     read_participant,
-    seniority,
 )
 from app.events import Callback
 from app.store import keys, scripts
@@ -53,6 +54,18 @@ class Kept(NamedTuple):
     fold_version: int
     whole: bool
     """Whether all its participants are there, as far as is known."""
+
+
+class Parts(NamedTuple):
+    """A native document as it is kept."""
+
+    header: bytes
+    participants: list[bytes]
+    """In order."""
+
+    def document(self) -> bytes:
+        """The whole."""
+        return document(self.header, self.participants)
 
 
 class Change(NamedTuple):
@@ -291,12 +304,16 @@ class Snapshots:
         names += [keys.call(shard, note.call_sid) for note in work.call_notes]
         return names, words
 
-    def documents(self, sids: Sequence[str]) -> list[bytes | None]:
-        """Native documents in the order asked for, in one round trip; None where one is unknown."""
+    def parts(self, sids: Sequence[str]) -> list[Parts | None]:
+        """Native documents, not put together, in the order asked for, in one round trip; None where one is unknown."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
                 pipe.hgetall(keys.conference(self._shard(sid), sid))
-            return [_document(fields) if fields else None for fields in pipe.execute()]
+            return [_parts(fields) if fields else None for fields in pipe.execute()]
+
+    def documents(self, sids: Sequence[str]) -> list[bytes | None]:
+        """Native documents in the order asked for, in one round trip; None where one is unknown."""
+        return [None if parts is None else parts.document() for parts in self.parts(sids)]
 
     def conferences(self, sids: Sequence[str]) -> list[Conference]:
         """Those of the conferences that are known, in the order asked for, in one round trip."""
@@ -487,11 +504,8 @@ PASSED_OVER = 20
 """How many chunks one page reads before it hands back what it has."""
 
 
-class _Ranked(msgspec.Struct):
-    """As much of a participant as its place in the document needs, whichever release wrote it."""
-
-    call_sid: str
-    created_at: datetime | None = None
+CREATED = re.compile(rb'"created_at":"([^"]+)"')
+"""In a participant's JSON, whichever release wrote it. Quotes within a text are escaped: it can be nowhere else."""
 
 
 class _Stub(msgspec.Struct):
@@ -522,11 +536,17 @@ def _kept(fields: dict[bytes, bytes], calls: Collection[str] | None = None) -> K
         return Kept(Conference(header_only, {}), UNREADABLE, whole=True)
 
 
-def _document(fields: dict[bytes, bytes]) -> bytes:
+def _parts(fields: dict[bytes, bytes]) -> Parts:
     header = fields.pop(HEADER)
     fields.pop(FOLD)
-    ranked = sorted((msgspec.json.decode(raw, type=_Ranked) for raw in fields.values()), key=seniority)
-    return document(header, (fields[participant.call_sid.encode()] for participant in ranked))
+    return Parts(header, [raw for _, raw in sorted(fields.items(), key=_rank)])
+
+
+def _rank(field: tuple[bytes, bytes]) -> tuple[bool, datetime | None, str]:
+    """A participant's place in its document. To read it whole would take most of a request's time."""
+    sid, raw = field
+    created = CREATED.search(raw)
+    return place_among(sid.decode(), datetime.fromisoformat(created[1].decode()) if created else None)
 
 
 def _call_note(note: SeenIn | Said) -> tuple[str, bytes]:

@@ -23,7 +23,7 @@ from app.twilio.sids import is_sid
 from app.web.access import Access, asked_account
 from app.web.answers import json_bytes, json_value
 from app.web.insights import AT_ONCE
-from app.web.queries import check_visible, query
+from app.web.queries import check_visible, query, visible_header
 from app.web.refusals import Refusals
 
 USUAL_PAGE, LARGEST_PAGE = 50, 500
@@ -51,13 +51,13 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
     def conference(sid: str) -> Response:
         reader = access.reader()
         query()
-        return json_bytes(check_visible(reader, sid, snapshots.documents))
+        return json_bytes(check_visible(reader, sid, snapshots.parts, lambda parts: parts.header).document())
 
     @api.get("/conferences/<sid>/events")
     def events(sid: str) -> Response:
         reader = access.reader()
         asked = query("after", "limit")
-        check_visible(reader, sid, snapshots.headers)
+        visible_header(reader, sid, snapshots)
         after = asked.get("after", "0")
         if not re.fullmatch(r"[0-9]{1,15}", after):
             abort(400, "after: expected the `number` of an event of this list; `next` has it.")
@@ -70,7 +70,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
     def picture(sid: str) -> Response:
         reader = access.reader()
         query()
-        revision = read_header(check_visible(reader, sid, snapshots.headers)).revision
+        revision = read_header(visible_header(reader, sid, snapshots)).revision
         told: list[Event] = []
         heard = 0
         while logged := snapshots.events(sid, heard, AT_ONCE):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from flask import abort, request
 
 from app.conference import read_header
+from app.store.snapshots import Snapshots
 from app.twilio.sids import is_sid
 from app.web.access import Reader
 
@@ -24,11 +26,21 @@ def query(*names: str) -> dict[str, str]:
     return given
 
 
-def check_visible(reader: Reader, sid: str, look: Callable[[list[str]], list[bytes | None]]) -> bytes:
-    """What `look` finds about a conference, if this reader may see it."""
+T = TypeVar("T")
+
+
+def check_visible(
+    reader: Reader, sid: str, look: Callable[[list[str]], list[T | None]], header_of: Callable[[T], bytes]
+) -> T:
+    """What `look` finds about a conference, if this reader may see it: its header tells."""
     if not is_sid("CF", sid):
         abort(400, "Not a conference sid: expected CF and 32 hexadecimal digits.")
     [found] = look([sid])
-    if found is None or not reader.may_see(read_header(found).account_sid):
+    if found is None or not reader.may_see(read_header(header_of(found)).account_sid):
         abort(404, f"No conference {sid} is known here for this key.")
     return found
+
+
+def visible_header(reader: Reader, sid: str, snapshots: Snapshots) -> bytes:
+    """A conference's header as JSON, if this reader may see it."""
+    return check_visible(reader, sid, snapshots.headers, lambda header: header)

@@ -25,7 +25,7 @@ from app.store.snapshots import Question, Snapshots
 from app.twilio.sids import is_sid
 from app.web.access import Access, Reader, asked_account
 from app.web.fanout import Fanout, Listener, Lost, Reason, Wanted, frame
-from app.web.queries import check_visible, query
+from app.web.queries import query, visible_header
 
 SHOWN: dict[Status, int] = {"init": 200, "in-progress": 1000}
 """How many conferences a snapshot has of each status: the newest. Looked for in this order: one that starts meanwhile
@@ -100,7 +100,7 @@ def _wanted(reader: Reader, given: dict[str, str], snapshots: Snapshots) -> Want
     if not is_sid("CF", conference):
         abort(400, "conference: expected CF and 32 hexadecimal digits.")
     if snapshots.headers([conference])[0] is not None:  # one that is yet to come may be waited for
-        check_visible(reader, conference, snapshots.headers)
+        visible_header(reader, conference, snapshots)
     return Wanted(accounts, conference)
 
 

@@ -505,7 +505,7 @@ def test_a_fault_of_our_own_is_json_and_keeps_its_particulars_in_the_log(
     def breaks(*_: object) -> None:
         raise RuntimeError("a fault about +15550123456")
 
-    monkeypatch.setattr(Snapshots, "documents", breaks)
+    monkeypatch.setattr(Snapshots, "parts", breaks)
     with capture_logs() as lines:
         answer = site.ask(f"/api/conferences/{ROOM}")
     assert (answer.status_code, answer.content_type) == (500, "application/json")
