@@ -7,9 +7,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
+from redis.connection import AbstractConnection
 
 from app.store import embedded
 from app.store.connect import connect, until_answering
@@ -54,6 +56,20 @@ def inbox(redis: Redis) -> Inbox:
 def snapshots(redis: Redis) -> Snapshots:
     """The conferences of the same four shards."""
     return Snapshots(redis, SHARDS)
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each message that a client sends to Redis: a command, or a whole pipeline."""
+    trips: list[int] = []
+    send: Any = AbstractConnection.send_packed_command
+
+    def counted(self: Any, command: Any, check_health: bool = True) -> None:
+        trips.append(1)
+        send(self, command, check_health)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
+    return trips
 
 
 def now_ms() -> int:

@@ -1,0 +1,132 @@
+"""Callbacks that come while Redis is being asked share the next round trip, and each learns what became of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from redis import RedisError
+from redis.exceptions import ConnectionError as Unconnected
+
+from app.events import Callback
+from app.store.inbox import Inbox
+from app.web.intake import LARGEST_LOAD, Intake
+from tests.cast import ANNA, callback, said
+from tests.conftest import SHARDS
+
+HOMES = [f"CF{n:032x}" for n in range(300)]
+Outcomes = dict[int, bool | RedisError]
+
+
+def numbered(number: int) -> Callback:
+    return callback(said("participant-modify", ANNA, number=number, second=number))
+
+
+class Slow(Inbox):
+    """Inboxes whose first append waits until it is let go, and that answer as they are told."""
+
+    def __init__(self, answer: Callable[[Sequence[tuple[int, Callback]]], Outcomes]) -> None:
+        self.shards = SHARDS
+        self.answer = answer
+        self.loads: list[list[tuple[int, Callback]]] = []
+        self.under_way, self.go_on = threading.Event(), threading.Event()
+
+    def append_all(self, mail: Sequence[tuple[int, Callback]]) -> Outcomes:
+        self.loads.append(list(mail))
+        self.under_way.set()
+        assert self.go_on.wait(10)
+        return self.answer(mail)
+
+
+def stored(mail: Sequence[tuple[int, Callback]]) -> Outcomes:
+    return dict.fromkeys((shard for shard, _ in mail), False)
+
+
+def together(inbox: Slow, intake: Intake, many: int) -> list[BaseException | None]:
+    """Store one, and while it is under way so many more. What each raised."""
+    with ThreadPoolExecutor(many + 1) as threads:
+        futures: list[Future[Any]] = [threads.submit(intake.store, HOMES[0], numbered(0))]
+        assert inbox.under_way.wait(10)
+        futures += [threads.submit(intake.store, HOMES[n], numbered(n)) for n in range(1, many + 1)]
+        while len(intake._queue) < many:
+            time.sleep(0.001)  # they are on their way, and nothing says when they have come
+        inbox.go_on.set()
+        return [future.exception(10) for future in futures]
+
+
+def test_those_that_wait_go_together_in_their_order_and_nobody_goes_twice() -> None:
+    inbox = Slow(stored)
+    intake = Intake(inbox, nudge=lambda: None, prepare=lambda: None)
+    assert together(inbox, intake, 9) == [None] * 10
+    assert [len(load) for load in inbox.loads] == [1, 9]
+    told = [each for load in inbox.loads for each in load]
+    assert sorted(told, key=repr) == sorted(((inbox.shard_of(HOMES[n]), numbered(n)) for n in range(10)), key=repr)
+
+
+def test_more_than_fit_into_one_round_trip_take_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.intake.LARGEST_LOAD", 4)
+    inbox = Slow(stored)
+    assert together(inbox, Intake(inbox, lambda: None, lambda: None), 9) == [None] * 10
+    assert [len(load) for load in inbox.loads] == [1, 4, 4, 1]
+    assert LARGEST_LOAD >= 100
+
+
+def test_what_fails_in_one_shard_is_told_to_its_own_and_to_no_others() -> None:
+    broken = Unconnected("of one shard")
+
+    def answer(mail: Sequence[tuple[int, Callback]]) -> Outcomes:
+        return {shard: broken if shard == 2 else False for shard, _ in mail}
+
+    inbox = Slow(answer)
+    raised = together(inbox, Intake(inbox, lambda: None, lambda: None), 20)
+    homes = [inbox.shard_of(home) for home in HOMES[:21]]
+    assert {2, 0} < set(homes)
+    assert raised == [broken if shard == 2 else None for shard in homes]
+
+
+def test_what_fails_for_all_is_told_to_all_and_the_next_are_sent() -> None:
+    def answer(mail: Sequence[tuple[int, Callback]]) -> Outcomes:
+        if len(mail) == 1:
+            raise Unconnected("away")
+        return stored(mail)
+
+    inbox = Slow(answer)
+    first, *others = together(inbox, Intake(inbox, lambda: None, lambda: None), 5)
+    assert isinstance(first, Unconnected)
+    assert others == [None] * 5
+
+
+def test_a_wake_up_is_asked_for_once_for_all_and_may_fail() -> None:
+    nudges: list[int] = []
+
+    def nudge() -> None:
+        nudges.append(1)
+        raise Unconnected("the queue is away")
+
+    inbox = Slow(lambda mail: dict.fromkeys((shard for shard, _ in mail), True))
+    assert together(inbox, Intake(inbox, nudge, lambda: None), 20) == [None] * 21
+    assert len(nudges) == 2
+
+
+def test_where_callbacks_may_not_be_stored_nothing_is_sent() -> None:
+    def prepare() -> None:
+        raise Unconnected("away")
+
+    inbox = Slow(stored)
+    with pytest.raises(Unconnected):
+        Intake(inbox, lambda: None, prepare).store(HOMES[0], numbered(0))
+    assert inbox.loads == []
+
+
+def test_real_inboxes_take_all_that_many_threads_bring(inbox: Inbox) -> None:
+    intake = Intake(inbox, lambda: None, lambda: None)
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda n: intake.store(HOMES[n], numbered(n)), range(300)))
+    claimed = inbox.claim(range(SHARDS), 1_000).batches
+    assert sorted(each.callback.body for batch in claimed for each in batch.entries) == sorted(  # type: ignore[union-attr]
+        numbered(n).body for n in range(300)
+    )
