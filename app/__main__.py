@@ -25,7 +25,7 @@ from redis import Redis, RedisError
 from app import fold, tail
 from app.conference import document, encode
 from app.store import embedded
-from app.store.connect import WrongShards, claim_layout, connect
+from app.store.connect import WrongLayout, claim_layout, connect
 from app.store.feed import Feed
 from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
@@ -120,7 +120,7 @@ def web(host: str) -> None:
         )
     try:
         claim_layout(connect(settings.redis_url, patience=PATIENCE), settings.shards)
-    except WrongShards as error:
+    except WrongLayout as error:
         raise click.ClickException(str(error)) from error
     except RedisError:
         pass  # it may come back; until then each callback is answered 503
@@ -404,7 +404,7 @@ def _check_free(host: str, port: int) -> None:
 def _check_redis(settings: Settings) -> None:
     try:
         claim_layout(_redis(settings), settings.shards)
-    except WrongShards as error:
+    except WrongLayout as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -420,7 +420,7 @@ def _valkey(settings: Settings, environ: dict[str, str]) -> Process:
             claim_layout(redis, settings.shards)
         except RedisError:
             return False
-        except WrongShards as error:
+        except WrongLayout as error:
             raise click.ClickException(str(error)) from error
         return True
 

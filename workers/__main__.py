@@ -12,7 +12,7 @@ from redis import RedisError
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from app.store.connect import WrongShards, claim_layout, connect, until_answering
+from app.store.connect import WrongLayout, claim_layout, connect, until_answering
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from config.logs import configure_logs
@@ -53,7 +53,7 @@ def main() -> None:
     configure_logs(settings.log_level)
     try:
         worker, sweep = build(settings)
-    except (WrongShards, RedisError) as error:
+    except (WrongLayout, RedisError) as error:
         sys.exit(f"The worker cannot start: {error}")
     stop = threading.Event()
     sweeping = threading.Thread(target=sweep.run, args=[stop], daemon=True, name="sweep")
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def build(settings: Settings) -> tuple[Worker, Sweep]:
-    """A worker and its sweep, from settings. Raises redis.RedisError, or `WrongShards`."""
+    """A worker and its sweep, from settings. Raises redis.RedisError, or `WrongLayout`."""
     redis_url, rq_url = str(settings.redis_url), str(settings.rq_redis_url)
     state = connect(redis_url, patience=PATIENCE)
     until_answering(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -13,9 +14,12 @@ from redis.retry import Retry
 
 from app.store import keys
 
+FORM = 2
+"""Of what is stored. Another one is neither read nor written: 1 was that of builds before the first release."""
 
-class WrongShards(RuntimeError):
-    """This Redis holds data laid out for another number of shards."""
+
+class WrongLayout(RuntimeError):
+    """This Redis holds data laid out for another number of shards, or in another form."""
 
 
 def connect(url: str, *, patience: float, connections: int = 50) -> Redis:
@@ -54,11 +58,20 @@ def until_answering(redis: Redis, seconds: float = 30.0) -> None:
 
 
 def claim_layout(redis: Redis, shards: int) -> None:
-    """Make sure that the data in this Redis is, or will be, laid out for so many shards. Raises `WrongShards`."""
-    redis.set(keys.SHARDS, shards, nx=True)
-    laid_out = int(redis.get(keys.SHARDS) or 0)
-    if laid_out != shards:
-        raise WrongShards(
+    """Make sure that the data in this Redis is, or will be, laid out for so many shards, in our form.
+
+    Raises `WrongLayout`.
+    """
+    redis.set(keys.LAYOUT, f"{shards} form {FORM}", nx=True)
+    found: Any = redis.get(keys.LAYOUT)
+    laid_out, _, form = (found or b"").decode().partition(" form ")
+    if form != str(FORM):
+        raise WrongLayout(
+            "The conferences in this Redis were stored by another build of Offhook, in a form that this one does not "
+            "read. Use that build, or an empty Redis: for the embedded one, another OFFHOOK_DATA_DIR."
+        )
+    if laid_out != str(shards):
+        raise WrongLayout(
             f"OFFHOOK_SHARDS is {shards}, but the conferences in this Redis are laid out for {laid_out} shards. "
             f"Set OFFHOOK_SHARDS={laid_out}, or use an empty Redis."
         )

@@ -7,8 +7,8 @@ people.
 
 from zlib import crc32
 
-SHARDS = "offhook:shards"
-"""String: how many shards this data was laid out for. Written once, by whichever process starts first."""
+LAYOUT = "offhook:shards"
+"""String: for how many shards this data was laid out, and in which form. Written once, by whoever starts first."""
 
 REFUSED = "offhook:refused"
 """Hash: refused requests by reason. Web counts them."""

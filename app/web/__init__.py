@@ -63,7 +63,7 @@ def create_app(
     None to believe each request. `twilio` is where control requests go. A Twilio-shaped list that is asked for no
     status shows those with `list_status`, None: all. `url_hosts` are those that control requests may name, None: any.
     `prepare` makes sure that callbacks are stored where they will be looked for; it raises redis.RedisError or
-    `WrongShards` where it cannot.
+    `WrongLayout` where it cannot.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY

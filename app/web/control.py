@@ -21,7 +21,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app.actions import state_of
 from app.conference import Conference, Participant, read_header
 from app.events import Action, Callback, Verb
-from app.store.connect import WrongShards
+from app.store.connect import WrongLayout
 from app.store.promises import Answered, Promise, Promises, digest
 from app.store.snapshots import Question, Snapshots
 from app.twilio.callbacks import UNDERSTOOD
@@ -122,7 +122,7 @@ class Control:
         self.own_address = own_address
 
     def carry_out(self, reader: Reader, aim: Target) -> Response:
-        """Pass the current request on, and answer with Twilio's answer. Raises `Failure`, RedisError, `WrongShards`."""
+        """Pass the current request on, and answer with Twilio's answer. Raises `Failure`, RedisError, `WrongLayout`."""
         asked = self._checked(reader, aim)
         key = self._key(asked)
         if key is not None and (earlier := self.promises.make(key, asked.fingerprint)):
@@ -315,7 +315,7 @@ class Control:
                 outcome = replace(outcome, after=0)
             if is_sid("CF", sid) and (done or home is not None):
                 self._record("answered", asked, sid, outcome, told)
-        except (RedisError, WrongShards) as failure:
+        except (RedisError, WrongLayout) as failure:
             log.error("an answer could not be written down", action=outcome.id, error=type(failure).__name__)
 
 

@@ -8,7 +8,7 @@ from redis import RedisError
 from werkzeug.exceptions import HTTPException
 
 from app.conference import encode
-from app.store.connect import WrongShards
+from app.store.connect import WrongLayout
 from app.twilio.resources import error, xml
 from app.web.answers import with_headers
 
@@ -70,7 +70,7 @@ def speak_as_twilio(blueprint: Blueprint) -> None:
     blueprint.register_error_handler(Failure, failed)
     blueprint.register_error_handler(HTTPException, refused)
     blueprint.register_error_handler(RedisError, away)
-    blueprint.register_error_handler(WrongShards, away)
+    blueprint.register_error_handler(WrongLayout, away)
     blueprint.register_error_handler(Exception, broken)
 
 

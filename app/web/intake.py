@@ -55,7 +55,7 @@ class Intake:
     def store(self, home: str, callback: Callback) -> None:
         """Write it down on the shard of the sid `home`; it is safe once this returns.
 
-        Raises redis.RedisError or `WrongShards` when it is not known to be stored.
+        Raises redis.RedisError or `WrongLayout` when it is not known to be stored.
         """
         self.prepare()
         letter = Letter(self.inbox.shard_of(home), callback)

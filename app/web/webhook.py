@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
 from app.events import Callback, Media
-from app.store.connect import WrongShards
+from app.store.connect import WrongLayout
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
 from app.web.answers import failure, target, with_headers
@@ -136,7 +136,7 @@ class Webhook:
         """2xx means stored: nothing answers 204 before Redis has."""
         try:
             self.intake.store(home, callback)
-        except (RedisError, WrongShards) as error:
+        except (RedisError, WrongLayout) as error:
             log.error("not stored", error=type(error).__name__)
             self.refusals.note("not stored")
             return failure(503, "Not stored: Redis does not answer, or cannot.")

@@ -13,7 +13,8 @@ from redis import Redis, RedisError
 from redis.exceptions import ConnectionError as Unconnected
 from redis.exceptions import TimeoutError as TimedOut
 
-from app.store.connect import WrongShards, claim_layout, connect, until_answering
+from app.store import keys
+from app.store.connect import WrongLayout, claim_layout, connect, until_answering
 from app.store.inbox import Inbox
 from tests.cast import ANNA, callback, said
 from tests.conftest import SHARDS
@@ -166,18 +167,26 @@ def test_an_empty_redis_takes_the_layout_of_whoever_comes_first(redis: Redis) ->
 
 def test_another_number_of_shards_is_refused_with_what_to_do(redis: Redis) -> None:
     claim_layout(redis, 16)
-    with pytest.raises(WrongShards) as refusal:
+    with pytest.raises(WrongLayout) as refusal:
         claim_layout(redis, 8)
     assert "OFFHOOK_SHARDS is 8" in str(refusal.value)
     assert "OFFHOOK_SHARDS=16" in str(refusal.value)
     claim_layout(redis, 16)
 
 
+@pytest.mark.parametrize("stored", ["16", "16 form 1", "16 form 3", ""])
+def test_data_of_another_form_is_refused_with_what_to_do(redis: Redis, stored: str) -> None:
+    redis.set(keys.LAYOUT, stored)
+    with pytest.raises(WrongLayout, match="OFFHOOK_DATA_DIR"):
+        claim_layout(redis, 16)
+    assert redis.get(keys.LAYOUT) == stored.encode()
+
+
 def test_of_two_layouts_claimed_at_once_one_holds(redis: Redis) -> None:
     def claims(shards: int) -> bool:
         try:
             claim_layout(redis, shards)
-        except WrongShards:
+        except WrongLayout:
             return False
         return True
 

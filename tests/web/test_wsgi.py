@@ -34,11 +34,11 @@ def answer_of(redis_url: str) -> int:
 
 def test_callbacks_are_stored_in_an_empty_redis_and_its_layout_is_claimed(redis: Redis, valkey: str) -> None:
     assert answer_of(valkey) == 204
-    assert redis.get(keys.SHARDS) == b"8"
+    assert redis.get(keys.LAYOUT) == b"8 form 2"
 
 
 def test_nothing_is_stored_where_it_would_not_be_looked_for(redis: Redis, valkey: str) -> None:
-    redis.set(keys.SHARDS, 16)
+    redis.set(keys.LAYOUT, "16 form 2")
     assert answer_of(valkey) == 503
     assert list(redis.scan_iter(match="*inbox*")) == []
 
