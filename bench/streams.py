@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -20,7 +19,8 @@ from app.store.snapshots import Snapshots
 from bench import machine
 from bench.audience import Audience, Change, audience
 from bench.load import CONNECTIONS, LONGEST_ANSWER, callbacks, request
-from bench.measures import SHARDS, _expect, _free_port, _works, web
+from bench.measures import expect, free_port, web, works
+from bench.store import SHARDS
 
 RATE = 100.0
 """Callbacks a second. A change is what a batch does to a conference: mostly one callback."""
@@ -103,11 +103,8 @@ class Server:
 
     def memory(self) -> int:
         """What gunicorn's one worker holds of the machine's memory, in bytes."""
-        [worker] = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        for line in Path(f"/proc/{worker}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("the web process has ended")
+        [worker] = machine.children(self.pid)
+        return machine.memory(worker)
 
     def committed(self) -> dict[Change, float]:
         """Every change so far, with the time of its commit. Waits until all that was acknowledged is folded.
@@ -117,7 +114,7 @@ class Server:
         """
         _until(lambda: self.snapshots.counters()["folded"] >= self.acknowledged, SETTLED)
         folded = self.snapshots.counters()["folded"]
-        _expect("callbacks folded of those acknowledged", min(folded, self.acknowledged), self.acknowledged)
+        expect("callbacks folded of those acknowledged", min(folded, self.acknowledged), self.acknowledged)
         found: dict[Change, float] = {}
         for shard in range(SHARDS):
             entries: Any = self.redis.xrange(keys.changes(shard))
@@ -186,7 +183,7 @@ def _fan_out(
     _until(lambda: crowd.heard(committed).missed == 0, SETTLED if whole else FALLEN_BEHIND)
     heard, due = crowd.heard(committed), len(committed) * clients
     if whole:
-        _expect("changes missed", heard.missed, 0)
+        expect("changes missed", heard.missed, 0)
     return {
         "heard": 1 - heard.missed / due,
         "frame_us": cpu / max(1, due - heard.missed) * 1e6,
@@ -205,8 +202,8 @@ def _cuts(server: Server, crowd: Audience, form: Form, before: dict[Change, floa
     committed = dict(server.committed().items() - before.items())
     _until(lambda: crowd.heard(committed).missed == 0, SETTLED)
     heard = crowd.heard(committed)
-    _expect("changes missed by clients that were cut off", heard.missed, 0)
-    _expect("changes heard again", heard.repeated, 0)
+    expect("changes missed by clients that were cut off", heard.missed, 0)
+    expect("changes heard again", heard.repeated, 0)
     return {
         "cuts": form.cuts * form.clients,
         "resets": heard.resets,
@@ -221,10 +218,10 @@ def _cuts(server: Server, crowd: Audience, form: Form, before: dict[Change, floa
 @contextmanager
 def _serving(name: str, requests: Sequence[bytes]) -> Iterator[Server]:
     with machine.valkey() as url:
-        port = _free_port()
+        port = free_port()
         environ = machine.environment(url, port)
         redis = connect(url, patience=5.0)
-        working = machine.running([*machine.PYTHON, "workers"], environ, machine.OTHERS, partial(_works, redis))
+        working = machine.running([*machine.PYTHON, "workers"], environ, machine.OTHERS, partial(works, redis))
         serving = machine.running(web(name, port), environ, machine.MEASURED, partial(machine.answers_http, port))
         with working, serving as pid:
             yield Server(port, pid, redis, requests)

@@ -1,0 +1,229 @@
+"""Whether the cost of a fold grows: with the number of conferences, with a conference's age, and with its people.
+
+`python -m bench.growth URL FORM` folds in a process of its own and prints the numbers as JSON. URL is that of a Valkey
+that `rooms.fill` has filled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import cycle
+from statistics import median
+from typing import NamedTuple
+
+from bench import machine
+from bench.load import Parameters
+from bench.rooms import Room, opened
+from bench.store import Cost, Store
+
+PEOPLE = 4
+"""In each conference that grows old."""
+SCRATCH = 2
+"""The database of the conferences that are made here; those before it hold the crowds."""
+BATCH = 20
+STORM = 50
+"""Callbacks in a batch."""
+
+
+class Form(NamedTuple):
+    """How much is measured."""
+
+    few: int
+    many: int
+    """Live conferences."""
+    young: int
+    old: int
+    """Callbacks that a conference has had."""
+    olds: int
+    """How many old conferences there are."""
+    present: int
+    past: int
+    """People in the large conference."""
+    repeats: int
+    """How often each case is measured, at most."""
+
+
+FULL = Form(few=1_000, many=100_000, young=100, old=10_000, olds=5, present=250, past=5_000, repeats=200)
+QUICK = Form(few=1_000, many=3_000, young=100, old=1_000, olds=5, present=50, past=300, repeats=20)
+
+
+class Row(NamedTuple):
+    """One question: what a callback costs in a small case, and in a large one."""
+
+    title: str
+    small: Cost
+    large: Cost
+    goal: float | None
+    """At most so many times as much in the large case; None: nothing was promised."""
+
+
+Case = Callable[[], Cost]
+"""Folds some callbacks, each time others."""
+
+
+def measure(url: str, form: Form) -> list[Row]:
+    """Medians of each case, small and large in turn, folded on the measured core.
+
+    `url` is that of a Valkey with `few` conferences in database 0 and `many` in database 1.
+    """
+    command = [*machine.PYTHON, "bench.growth", url, json.dumps(form)]
+    rows = json.loads(machine.output(command, os.environ, machine.MEASURED))
+    return [Row(title, Cost(*small), Cost(*large), goal) for title, small, large, goal in rows]
+
+
+def _in_turn(title: str, small: Case, large: Case, times: int, goal: float | None) -> Row:
+    costs = [(small(), large()) for _ in range(times)]
+    return Row(title, *map(_median, zip(*costs, strict=True)), goal)
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    return Cost(*map(median, zip(*costs, strict=True)))
+
+
+# Many conferences.
+
+
+def _among(url: str, form: Form) -> Iterator[Row]:
+    """Callbacks about random conferences, all of one shard, each about another one."""
+    stores = [(Store(url, 0), form.few), (Store(url, 1), form.many)]
+    for size, times in ((1, form.repeats), (BATCH, form.repeats // 4)):
+        small, large = (partial(_somewhere, store, among, size, {}) for store, among in stores)
+        yield _in_turn(f"among many conferences, {_batches(size)}", small, large, times, 1.2)
+
+
+def _somewhere(store: Store, among: int, size: int, known: dict[int, Room]) -> Cost:
+    shard = store.inbox.shard_of(Room(chance.randrange(among)).sid)
+    rooms: dict[int, Room] = {}
+    while len(rooms) < size:
+        number = chance.randrange(among)
+        if store.inbox.shard_of(Room(number).sid) == shard:
+            rooms[number] = known.setdefault(number, opened(number)[0])
+    return store.cost([room.act(chance.randrange(2)) for room in rooms.values()])
+
+
+# Old conferences.
+
+
+class Aged(NamedTuple):
+    """Conferences of the same age, and a callback that each has had long ago."""
+
+    store: Store
+    rooms: list[Room]
+    first: dict[str, Parameters]
+
+
+def _aged(store: Store, numbers: range, events: int) -> Aged:
+    rooms, first = [], {}
+    for number in numbers:
+        room, told = opened(number, PEOPLE)
+        told += [room.act(turn % PEOPLE) for turn in range(events - len(told))]
+        store.fold(told)
+        rooms.append(room)
+        first[room.sid] = told[PEOPLE]
+    return Aged(store, rooms, first)
+
+
+def _growing(store: Store, form: Form) -> Iterator[Row]:
+    """The same in young conferences and in old ones. There are more of the young, so that they stay young."""
+    many = form.repeats // 5
+    young = _aged(store, range(many), form.young)
+    old = _aged(store, range(many, many + form.olds), form.old)
+    few = form.repeats // 8
+    for title, case, times, goal in (
+        ("in an old conference, a callback a batch", _next, form.repeats, 1.5),
+        (f"in an old conference, {_batches(BATCH)}", _several, few, 1.5),
+        ("a little late, behind its neighbour", _late, few, 1.5),
+        ("a repeat of an old callback", _repeated, few, 1.5),
+        ("call progress", _progress, few, 1.5),
+    ):
+        yield _in_turn(title, *(partial(case, aged, cycle(_seats(aged))) for aged in (young, old)), times, goal)
+    small, large = (partial(_after_the_end, aged, iter(_seats(aged))) for aged in (young, old))
+    yield _in_turn("a leave after the conference's end", small, large, min(few, form.olds * PEOPLE), 1.5)
+
+
+Seats = Iterator[tuple[Room, int]]
+"""Where the next callback happens: a conference, and who of it."""
+
+
+def _seats(aged: Aged) -> list[tuple[Room, int]]:
+    return [(room, who) for who in range(PEOPLE) for room in aged.rooms]
+
+
+def _next(aged: Aged, seats: Seats) -> Cost:
+    room, who = next(seats)
+    return aged.store.cost([room.act(who)])
+
+
+def _several(aged: Aged, seats: Seats) -> Cost:
+    room, _ = next(seats)
+    return aged.store.cost([room.act(turn % PEOPLE) for turn in range(BATCH)])
+
+
+def _late(aged: Aged, seats: Seats) -> Cost:
+    room, who = next(seats)
+    late, early = room.act(who), room.act(who)
+    aged.store.fold([early])
+    return aged.store.cost([late])
+
+
+def _repeated(aged: Aged, seats: Seats) -> Cost:
+    room, _ = next(seats)
+    return aged.store.cost([aged.first[room.sid]])
+
+
+def _progress(aged: Aged, seats: Seats) -> Cost:
+    room, who = next(seats)
+    return aged.store.cost([room.progress(who)], sent_on_to=[room.sid])
+
+
+def _after_the_end(aged: Aged, seats: Seats) -> Cost:
+    room, who = next(seats)
+    if who == 0:
+        aged.store.fold([room.end()])
+    return aged.store.cost([room.leave(who)])
+
+
+# A large conference.
+
+
+def _crowded(store: Store, form: Form) -> Iterator[Row]:
+    """The same in a conference of five people and in a large one that still more have left."""
+    five, large = Room(1_000_001), Room(1_000_002)
+    store.fold([five.join(who) for who in range(5)])
+    store.fold([large.join(who) for who in range(form.present)])
+    past = range(form.present, form.present + form.past)
+    store.fold([told for who in past for told in (large.join(who), large.leave(who))])
+    rooms = ((five, 5), (large, form.present))
+    few = form.repeats // 5
+    yield _in_turn(
+        "in a large conference, a callback a batch", *(partial(_anyone, store, *room) for room in rooms), few, None
+    )
+    yield _in_turn(
+        f"everyone speaks at once, {_batches(STORM)}", *(partial(_storm, store, *room) for room in rooms), few, None
+    )
+
+
+def _anyone(store: Store, room: Room, people: int) -> Cost:
+    return store.cost([room.act(chance.randrange(people))])
+
+
+def _storm(store: Store, room: Room, people: int) -> Cost:
+    first = chance.randrange(people)
+    return store.cost([room.speak((first + turn) % people) for turn in range(STORM)])
+
+
+def _batches(size: int) -> str:
+    return "a callback a batch" if size == 1 else f"batches of {size}"
+
+
+chance = random.Random(2026)
+
+if __name__ == "__main__":
+    url, form = sys.argv[1], Form(*json.loads(sys.argv[2]))
+    scratch = Store(url, SCRATCH)
+    print(json.dumps([*_among(url, form), *_growing(scratch, form), *_crowded(scratch, form)]))
