@@ -76,13 +76,15 @@ def measure(url: str, form: Form) -> list[Row]:
     return [Row(title, Cost(*small), Cost(*large), goal) for title, small, large, goal in rows]
 
 
-def _in_turn(title: str, small: Case, large: Case, times: int, goal: float | None) -> Row:
-    costs = [(small(), large()) for _ in range(times)]
-    return Row(title, *map(_median, zip(*costs, strict=True)), goal)
+def _in_turn(title: str, cases: list[Case], times: int, goal: float | None) -> Row:
+    """The small case and the large one, one after the other, so many times."""
+    costs = [[case() for case in cases] for _ in range(times)]
+    small, large = (_median(column) for column in zip(*costs, strict=True))
+    return Row(title, small, large, goal)
 
 
 def _median(costs: Sequence[Cost]) -> Cost:
-    return Cost(*map(median, zip(*costs, strict=True)))
+    return Cost(median(cost.cpu for cost in costs), median(cost.wall for cost in costs))
 
 
 # Many conferences.
@@ -92,8 +94,8 @@ def _among(url: str, form: Form) -> Iterator[Row]:
     """Callbacks about random conferences, all of one shard, each about another one."""
     stores = [(Store(url, 0), form.few), (Store(url, 1), form.many)]
     for size, times in ((1, form.repeats), (BATCH, form.repeats // 4)):
-        small, large = (partial(_somewhere, store, among, size, {}) for store, among in stores)
-        yield _in_turn(f"among many conferences, {_batches(size)}", small, large, times, 1.2)
+        cases: list[Case] = [partial(_somewhere, store, among, size, {}) for store, among in stores]
+        yield _in_turn(f"among many conferences, {_batches(size)}", cases, times, 1.2)
 
 
 def _somewhere(store: Store, among: int, size: int, known: dict[int, Room]) -> Cost:
@@ -134,16 +136,17 @@ def _growing(store: Store, form: Form) -> Iterator[Row]:
     young = _aged(store, range(many), form.young)
     old = _aged(store, range(many, many + form.olds), form.old)
     few = form.repeats // 8
-    for title, case, times, goal in (
-        ("in an old conference, a callback a batch", _next, form.repeats, 1.5),
-        (f"in an old conference, {_batches(BATCH)}", _several, few, 1.5),
-        ("a little late, behind its neighbour", _late, few, 1.5),
-        ("a repeat of an old callback", _repeated, few, 1.5),
-        ("call progress", _progress, few, 1.5),
+    for title, case, times in (
+        ("in an old conference, a callback a batch", _next, form.repeats),
+        (f"in an old conference, {_batches(BATCH)}", _several, few),
+        ("a little late, behind its neighbour", _late, few),
+        ("a repeat of an old callback", _repeated, few),
+        ("call progress", _progress, few),
     ):
-        yield _in_turn(title, *(partial(case, aged, cycle(_seats(aged))) for aged in (young, old)), times, goal)
-    small, large = (partial(_after_the_end, aged, iter(_seats(aged))) for aged in (young, old))
-    yield _in_turn("a leave after the conference's end", small, large, min(few, form.olds * PEOPLE), 1.5)
+        cases: list[Case] = [partial(case, aged, cycle(_seats(aged))) for aged in (young, old)]
+        yield _in_turn(title, cases, times, 1.5)
+    ends: list[Case] = [partial(_after_the_end, aged, iter(_seats(aged))) for aged in (young, old)]
+    yield _in_turn("a leave after the conference's end", ends, min(few, form.olds * PEOPLE), 1.5)
 
 
 Seats = Iterator[tuple[Room, int]]
@@ -198,14 +201,13 @@ def _crowded(store: Store, form: Form) -> Iterator[Row]:
     store.fold([large.join(who) for who in range(form.present)])
     past = range(form.present, form.present + form.past)
     store.fold([told for who in past for told in (large.join(who), large.leave(who))])
-    rooms = ((five, 5), (large, form.present))
     few = form.repeats // 5
-    yield _in_turn(
-        "in a large conference, a callback a batch", *(partial(_anyone, store, *room) for room in rooms), few, None
-    )
-    yield _in_turn(
-        f"everyone speaks at once, {_batches(STORM)}", *(partial(_storm, store, *room) for room in rooms), few, None
-    )
+    for title, case in (
+        ("in a large conference, a callback a batch", _anyone),
+        (f"everyone speaks at once, {_batches(STORM)}", _storm),
+    ):
+        cases: list[Case] = [partial(case, store, five, 5), partial(case, store, large, form.present)]
+        yield _in_turn(title, cases, few, None)
 
 
 def _anyone(store: Store, room: Room, people: int) -> Cost:

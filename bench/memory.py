@@ -91,7 +91,7 @@ def _by_difference(events: int) -> float:
         room, told = opened(0, PEOPLE)
         store.fold(told)
         shard = store.inbox.shard_of(room.sid)
-        sizes = []
+        sizes: list[int] = []
         for _ in range(2):
             store.fold([room.act(turn % PEOPLE) for turn in range(events)])
             store.redis.memory_purge()
