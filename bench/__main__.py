@@ -94,9 +94,12 @@ def _fold(run: Run) -> dict[str, Any]:
     return {"offhook": fold("offhook", run.told), "flask_rq": fold("flask_rq", run.told[: run.form.jobs])}
 
 
-def _near_capacity(run: Run) -> dict[str, float]:
-    capacity = run.capacity or 0.0
-    return idle.near_capacity(callbacks(int(capacity * (1 + run.form.seconds))), capacity, run.form.seconds)
+def _near_capacity(run: Run) -> dict[str, float] | None:
+    if run.capacity is None:
+        return None
+    rate = 0.8 * run.capacity
+    told = callbacks(int(rate * (1 + run.form.seconds)))
+    return {"rate": rate, **latency(told, rate, run.form.seconds)}
 
 
 def _pages(run: Run) -> dict[str, Any]:
@@ -140,8 +143,6 @@ def main() -> None:
     description = machine.description()
     _introduce(description)
     sections = [each for each in SECTIONS if not options.only or each.name in options.only]
-    if options.capacity is None:
-        sections = [each for each in sections if each.name != "near-capacity"]
     with ExitStack() as until_the_end:
         run = Run(QUICK if options.quick else FULL, options.capacity, until_the_end)
         results = _measure(run, sections, 1 if options.quick else options.rounds)
@@ -214,12 +215,21 @@ def _print(sections: Sequence[Section], results: dict[str, list[Any]]) -> None:
 
 def _keep(name: Path, kept: dict[str, Any]) -> list[Path]:
     """The files that were written: the numbers and, where there is something to be seen, the chart."""
-    files = {name.with_suffix(".json"): json.dumps(kept, indent=1) + "\n"}
+    files = {name.with_suffix(".json"): json.dumps(_plain(kept), indent=1) + "\n"}
     if groups := _charted(kept["results"]):
         files[name.with_suffix(".svg")] = chart.svg(groups)
     for file, text in files.items():
         file.write_text(text)
     return list(files)
+
+
+def _plain(value: Any) -> Any:
+    """The same with a name for every number in JSON: NamedTuples as objects."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _charted(results: dict[str, list[Any]]) -> chart.Groups:

@@ -67,7 +67,7 @@ def _bar(y: int, name: str, value: float, longest: float, ratio: float) -> Itera
     kind = "bar ours" if name == OURS else "bar"
     yield f'<rect class="{kind}" x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}" rx="3"/>'
     yield _text(
-        LABELS + length + 8, middle, f"{value:,.0f}" if name == OURS else f"{value:,.0f} ({ratio:.2f} times)", "quiet"
+        LABELS + length + 8, middle, f"{value:,.0f}" if name == OURS else f"{value:,.0f} ({ratio:.2g} times)", "quiet"
     )
 
 
@@ -77,6 +77,6 @@ def _text(x: float, y: float, words: str, kind: str = "") -> str:
 
 def _summary(groups: Groups) -> str:
     return "; ".join(
-        f"{title}: " + ", ".join(f"{name} {value / group[OURS]:.2f}" for name, value in group.items())
+        f"{title}: " + ", ".join(f"{name} {value / group[OURS]:.2g}" for name, value in group.items())
         for title, group in groups.items()
     )

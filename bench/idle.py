@@ -14,7 +14,7 @@ from typing import NamedTuple
 from app.store import embedded
 from bench import machine
 from bench.load import Parameters, deliver, request
-from bench.measures import expect, free_port, latency
+from bench.measures import expect, free_port
 from bench.store import Store
 
 PROCESSES = ("valkey", "worker", "web")
@@ -49,9 +49,10 @@ class Service(NamedTuple):
 
     def used(self) -> dict[str, float]:
         """Processor seconds so far, by process; web is gunicorn with its one worker."""
-        children = dict(zip(PROCESSES, machine.children(self.pid), strict=True))
-        used = {name: machine.cpu_seconds(pid) for name, pid in children.items()}
-        return {"supervisor": machine.cpu_seconds(self.pid) - sum(used.values()), **used}
+        used = {"supervisor": machine.own_cpu_seconds(self.pid)}
+        for name, pid in zip(PROCESSES, machine.children(self.pid), strict=True):
+            used[name] = machine.cpu_seconds(pid)
+        return used
 
 
 def measure(told: Sequence[Parameters], form: Form) -> dict[str, dict[str, float]]:
@@ -73,12 +74,6 @@ def measure(told: Sequence[Parameters], form: Form) -> dict[str, dict[str, float
                 name: (used - before[name]) / sent.answers * 1e6 for name, used in service.used().items()
             }
     return numbers
-
-
-def near_capacity(told: Sequence[Parameters], capacity: float, seconds: float) -> dict[str, float]:
-    """Latency at 80 % of so many callbacks a second, see `measures.latency`. `told` is enough for that."""
-    rate = 0.8 * capacity
-    return {"rate": rate, **latency(told, rate, seconds)}
 
 
 @contextmanager

@@ -154,9 +154,13 @@ def _pings(redis_url: str) -> bool:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and its living children have used, in seconds, to a hundredth each."""
+    return own_cpu_seconds(pid) + sum(map(cpu_seconds, children(pid)))
+
+
+def own_cpu_seconds(pid: int) -> float:
+    """The same without its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return own + sum(map(cpu_seconds, children(pid)))
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid: int) -> list[int]:

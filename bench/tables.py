@@ -46,9 +46,12 @@ def latency(title: str, rounds: Sequence[dict[str, float]]) -> list[str]:
     return [head, *(f"  {name:<18}{_spread([each[field] for each in rounds], form)}" for name, field, form in rows)]
 
 
-def near_capacity(rounds: Sequence[dict[str, float]]) -> list[str]:
-    """The same at four fifths of what can be sustained."""
-    return latency(f"{rounds[0]['rate']:,.0f}, 80 % of capacity,", rounds)
+def near_capacity(rounds: Sequence[dict[str, float] | None]) -> list[str]:
+    """The same at four fifths of what can be sustained, if that is known."""
+    known = [each for each in rounds if each is not None]
+    if not known:
+        return ["latency near capacity: not measured; --capacity tells what is sustained end to end"]
+    return latency(f"{known[0]['rate']:,.0f}, 80 % of capacity,", known)
 
 
 def growth(rounds: Sequence[list[Row]]) -> list[str]:
