@@ -90,22 +90,32 @@ def _median(costs: Sequence[Cost]) -> Cost:
 # Many conferences.
 
 
+class Crowd(NamedTuple):
+    """Live conferences in a database of their own."""
+
+    store: Store
+    size: int
+    told: dict[int, Room]
+    """Those that something has been told of here, by number."""
+
+
 def _among(url: str, form: Form) -> Iterator[Row]:
     """Callbacks about random conferences, all of one shard, each about another one."""
-    stores = [(Store(url, 0), form.few), (Store(url, 1), form.many)]
+    crowds = [Crowd(Store(url, 0), form.few, {}), Crowd(Store(url, 1), form.many, {})]
     for size, times in ((1, form.repeats), (BATCH, form.repeats // 4)):
-        cases: list[Case] = [partial(_somewhere, store, among, size, {}) for store, among in stores]
+        cases: list[Case] = [partial(_somewhere, crowd, size) for crowd in crowds]
         yield _in_turn(f"among many conferences, {_batches(size)}", cases, times, 1.2)
 
 
-def _somewhere(store: Store, among: int, size: int, known: dict[int, Room]) -> Cost:
-    shard = store.inbox.shard_of(Room(chance.randrange(among)).sid)
+def _somewhere(crowd: Crowd, size: int) -> Cost:
+    shard_of = crowd.store.inbox.shard_of
+    shard = shard_of(Room(chance.randrange(crowd.size)).sid)
     rooms: dict[int, Room] = {}
     while len(rooms) < size:
-        number = chance.randrange(among)
-        if store.inbox.shard_of(Room(number).sid) == shard:
-            rooms[number] = known.setdefault(number, opened(number)[0])
-    return store.cost([room.act(chance.randrange(2)) for room in rooms.values()])
+        number = chance.randrange(crowd.size)
+        if shard_of(Room(number).sid) == shard:
+            rooms[number] = crowd.told.setdefault(number, opened(number)[0])
+    return crowd.store.cost([room.act(chance.randrange(2)) for room in rooms.values()])
 
 
 # Old conferences.

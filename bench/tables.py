@@ -23,7 +23,9 @@ Measured = dict[str, dict[str, float]]
 
 def beside(title: str, unit: str, field: str, base: str, rounds: Sequence[Measured]) -> list[str]:
     """One number of each system, and how many times that of the `base` it is, both in the same round."""
-    lines = [f"{title:<20}{unit:>13}{'':<14}{f'times {TITLES[base]}':<29}{'cpu µs each':>11}"]
+    head = f"{title:<20}{unit:>13}{'':<14}{f'times {TITLES[base]}':<29}"
+    measured_cpu = any("cpu_us" in numbers for numbers in rounds[0].values())
+    lines = [f"{head}{'cpu µs each':>11}" if measured_cpu else head.rstrip()]
     for name in rounds[0]:
         values = [each[name][field] for each in rounds]
         ratios = [each[name][field] / each[base][field] for each in rounds]
