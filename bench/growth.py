@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from bench import machine
 from bench.load import Parameters
+from bench.measures import expect
 from bench.rooms import Room, opened
 from bench.store import Cost, Store
 
@@ -28,6 +29,8 @@ SCRATCH = 2
 BATCH = 20
 STORM = 50
 """Callbacks in a batch."""
+
+chance = random.Random(2026)
 
 
 class Form(NamedTuple):
@@ -233,9 +236,18 @@ def _batches(size: int) -> str:
     return "a callback a batch" if size == 1 else f"batches of {size}"
 
 
-chance = random.Random(2026)
+def _check(store: Store, repeats: int) -> None:
+    """Raise RuntimeError unless every callback was folded, none was set aside, and only those repeated were repeats."""
+    counters = store.snapshots.counters()
+    expect("callbacks left in the inboxes", sum(shard.waiting for shard in store.inbox.backlog()), 0)
+    expect("callbacks set aside", counters["dead"], 0)
+    expect("repeats", counters["repeated"], repeats)
+
 
 if __name__ == "__main__":
     url, form = sys.argv[1], Form(*json.loads(sys.argv[2]))
     scratch = Store(url, SCRATCH)
-    print(json.dumps([*_among(url, form), *_growing(scratch, form), *_crowded(scratch, form)]))
+    measured = [*_among(url, form), *_growing(scratch, form), *_crowded(scratch, form)]
+    for database in range(SCRATCH + 1):
+        _check(Store(url, database), form.repeats // 8 * 2 if database == SCRATCH else 0)
+    print(json.dumps(measured))
