@@ -49,6 +49,6 @@ lock:  ## renew the locked requirements (needs uv)
 	$(LOCK) --group dev -o requirements-dev.lock
 
 clean:  ## remove .venv and what tools left behind; never .offhook, which holds your conferences
-	rm -rf tests/system/sdk/node_modules .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf tests/system/sdk/node_modules bench/peers/express/node_modules .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 .PHONY: help install run test check bench screenshots fmt lock clean

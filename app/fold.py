@@ -3,46 +3,33 @@
 Three rules make that so.
 1. The header only merges: each of its facts is the least, the greatest or the union of what the events say, so order
    cannot matter.
-2. A participant replays: the conference events about its call, put in Twilio's order, are applied one after the other.
-   No other call's events touch it. What call progress and Twilio's answers tell about it only merges.
+2. A participant replays: the conference events about its call, put in Twilio's order, are applied one after the other
+   (see `replay.py`). No other call's events touch it.
 3. The end of a call, and that of the conference, close whatever is still open, last of all. Nothing reopens a
    conference.
 
-`fold` is the definition. `advance` is the short way for events that are new and the newest of their call.
-`replay` shows each step of the second rule.
+`fold` is the definition. `advance` is the short way: it needs no log, only what new events are about.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from app import actions
-from app.conference import (
-    SHOWN,
-    Conference,
-    Counts,
-    Coverage,
-    Header,
-    Interval,
-    Participant,
-    ParticipantStatus,
-    Stay,
-)
-from app.events import DELETED, Answer, Call, Event, Leg, Recording
+from app.conference import SHOWN, Conference, Counts, Coverage, Header, Interval, Participant
+from app.events import DELETED, Event, Recording
+from app.replay import UNTOLD, Track, by_call, cut_off, followed, in_twilios_order, is_unknown, least, most, replayed
 
 VERSION = 2
 """Of the fold's meaning. A document folded by another version is folded again from its log, not migrated."""
 
-UNTOLD = datetime(1970, 1, 1, tzinfo=UTC)
-"""Stands where a time is needed and no callback has told one."""
-
-T = TypeVar("T", str, int, datetime, tuple[datetime, str])
+END = "conference-end"
 
 
 def fold(events: Iterable[Event]) -> Conference:
@@ -50,53 +37,90 @@ def fold(events: Iterable[Event]) -> Conference:
 
     There is at least one, and all carry the same `conference_sid`.
     """
-    told = sorted({event.id: event for event in events}.values(), key=_in_twilios_order)
+    told = sorted({event.id: event for event in events}.values(), key=in_twilios_order)
     header = Header(sid=str(told[0].conference_sid), account_sid=min(event.account_sid for event in told))
     header = _ended(_merged(header, told), told)
-    return _closed(header, {sid: _replayed(sid, leg) for sid, leg in by_call(told).items()})
+    return _closed(header, {}, {sid: replayed(sid, leg).now for sid, leg in by_call(told).items()})
 
 
-def by_call(events: Iterable[Event]) -> dict[str, list[Event]]:
-    """Those of these events that a participant's state hangs on, by its call."""
-    legs: defaultdict[str, list[Event]] = defaultdict(list)
-    for event in events:
-        if concerns_a_call(event):
-            legs[str(event.call_sid)].append(event)
-    return legs
+class Advance(NamedTuple):
+    """A conference after more events."""
+
+    conference: Conference
+    tracks: dict[str, Track]
+    """Of the calls that the events were about."""
 
 
-def advance(conference: Conference, events: Sequence[Event]) -> Conference | None:
+class Missing(NamedTuple):
+    """What is to be known besides."""
+
+    histories: Collection[str]
+    """Of these calls: every event about them that has been folded."""
+
+
+def advance(
+    conference: Conference,
+    events: Sequence[Event],
+    tracks: Mapping[str, Track] | None = None,
+    histories: Mapping[str, Sequence[Event]] | None = None,
+) -> Advance | Missing | None:
     """The conference after events it has not heard yet, or None where only `fold` over the whole log can tell.
 
-    The caller makes sure that each event is new (see `may_have_heard`) and given once.
+    The caller makes sure that each event is new (see `may_have_heard`) and given once. Of the participants only those
+    that the events are about need be in `conference`, unless one of the events `concerns_everyone`. `tracks` may be
+    there of their calls, and may be out of date; a late event may otherwise need the `histories` of its call.
     """
-    before, ended = conference.header, conference.header.status == "completed"
-    participants = dict(conference.participants)
-    if actions.may_have_missed(before, participants, [event.action for event in events if event.action is not None]):
+    before = conference.header
+    if _is_for_the_log(conference, events):
         return None
-    for event in events:
-        if ended and event.type == "conference-end":
-            return None
-        if event.source == "conference" and event.sequence is not None and event.sequence < before.coverage.shown_from:
-            return None
-        if not concerns_a_call(event):
+    moved: dict[str, Track] = {}
+    missing: list[str] = []
+    for sid, news in by_call(events).items():
+        if histories and sid in histories:
+            moved[sid] = replayed(sid, [*histories[sid], *news])
             continue
-        sid = str(event.call_sid)
-        participant = participants.get(sid) or Participant(call_sid=sid)
-        if event.source == "control":
-            if participant.label and event.answer and event.answer.label not in (None, participant.label):
-                return None  # two answers, or an answer and a callback, disagree
-            participants[sid] = _applied(participant, event)
-            continue
-        if participant.stays and participant.stays[-1].inferred:
-            return None  # what is told now may show that this was inferred wrongly
-        if event.source == "conference" and (ended or not _is_newest(participant, event)):
-            return None
-        participants[sid] = _applied(participant, event)
+        track = _taken_up((tracks or {}).get(sid), sid, conference)
+        for event in sorted(news, key=in_twilios_order):
+            track = track and followed(track, event)
+        if track is None:
+            missing.append(sid)
+        else:
+            moved[sid] = track
+    if missing:
+        return Missing(missing)
     header = _ended(_merged(before, events), events)
     if len(header.coverage.sequences) < SHOWN <= len(before.coverage.sequences):
         return None  # a hole was filled: an interval that is not shown any more would be shown again
-    return _closed(header, participants)
+    if any(each.stays and not moved[sid].now.stays for sid, each in conference.participants.items() if sid in moved):
+        return None  # turns out never to have been here: the conference may not have begun either
+    after = _closed(header, conference.participants, {sid: track.now for sid, track in moved.items()})
+    return Advance(after, moved)
+
+
+def _is_for_the_log(conference: Conference, events: Sequence[Event]) -> bool:
+    before = conference.header
+    records = [event.action for event in events if event.action is not None]
+    if records and actions.may_have_missed(before, conference.participants, records):
+        return True
+    if before.status == "completed" and any(event.type == END for event in events):
+        return True
+    lowest = before.coverage.shown_from
+    return any(e.source == "conference" and e.sequence is not None and e.sequence < lowest for e in events)
+
+
+def _taken_up(track: Track | None, sid: str, conference: Conference) -> Track | None:
+    """Where to go on with a call. None: something was cut off that may turn out to have been something else."""
+    known = conference.participants.get(sid)
+    if known is None:
+        return Track((), Participant(call_sid=sid))
+    if track is not None and _settled(track.now, _end_of(conference.header)) == known:
+        return track
+    return None if known.stays and known.stays[-1].inferred else Track((), known)
+
+
+def concerns_everyone(event: Event) -> bool:
+    """Whether this event may change participants that it is not about."""
+    return event.type == END
 
 
 def may_have_heard(conference: Conference, event: Event) -> bool:
@@ -108,18 +132,6 @@ def may_have_heard(conference: Conference, event: Event) -> bool:
     return conference.header.coverage.heard(event.sequence)
 
 
-def concerns_a_call(event: Event) -> bool:
-    """Whether a participant's state hangs on this event. An unknown kind of event changes nobody."""
-    return event.call_sid is not None and (
-        event.source == "call" or event.answer is not None or (event.source == "conference" and event.type in RULES)
-    )
-
-
-def is_unknown(event: Event) -> bool:
-    """Whether this is about a call, in words that have no meaning here."""
-    return event.source == "conference" and event.call_sid is not None and event.type not in RULES
-
-
 # The header: merging.
 
 
@@ -128,16 +140,16 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
     created, updated, started = header.created_at, header.updated_at, header.started_at
     recordings = {recording.sid: recording for recording in header.recordings}
     for event in events:
-        updated = _most(updated, event.at)
+        updated = most(updated, event.at)
         if event.source in ("conference", "control"):
-            name = _least(name, event.friendly_name)
+            name = least(name, event.friendly_name)
         if event.source == "conference":
-            created = _least(created, event.at)
+            created = least(created, event.at)
         if event.answer is not None:
-            region = _least(region, event.answer.region)
-            created = _least(created, event.answer.created_at)
+            region = least(region, event.answer.region)
+            created = least(created, event.answer.created_at)
         if event.type == "conference-start":
-            started = _least(started, event.at)
+            started = least(started, event.at)
         if event.recording is not None:
             known = recordings.get(event.recording.sid, event.recording)
             recordings[event.recording.sid] = max(known, event.recording, key=_progress_of_recording)
@@ -193,10 +205,10 @@ def _joined_up(intervals: Iterable[Interval]) -> list[Interval]:
 
 def _ended(header: Header, events: Sequence[Event]) -> Header:
     """The end that Twilio numbered first, should it ever tell two."""
-    endings = [event for event in events if event.type == "conference-end"]
+    endings = [event for event in events if event.type == END]
     if not endings:
         return header
-    end = min(endings, key=_in_twilios_order)
+    end = min(endings, key=in_twilios_order)
     told = end.ending
     return replace(
         header,
@@ -208,325 +220,51 @@ def _ended(header: Header, events: Sequence[Event]) -> Header:
     )
 
 
-# A participant: replaying.
-
-
-def _replayed(sid: str, events: list[Event]) -> Participant:
-    participant = Participant(call_sid=sid)
-    for _, step in replay(sid, events):
-        participant = step
-    return participant
-
-
-def replay(sid: str, events: list[Event]) -> Iterator[tuple[datetime, Participant]]:
-    """The participant after each of these events about its call, and when that was; `UNTOLD` where nobody knows.
-
-    Each event is given once. What the end of the call or of the conference cuts off is only in `fold`.
-    """
-    participant = Participant(call_sid=sid)
-    for event in _ordered(events):
-        at = _moment(participant, event)
-        participant = _applied(participant, event)
-        yield at, participant
-
-
-def _ordered(events: list[Event]) -> list[Event]:
-    """Twilio's numbers rule; what has no number stands where its time puts it among those that have one.
-
-    Answers to control requests come first: what callbacks say of a label prevails.
-    """
-    words: dict[tuple[int, str], Event] = {}
-    answers: list[Event] = []
-    others: list[Event] = []
-    for event in sorted(events, key=_in_twilios_order):
-        if event.source == "control":
-            answers.append(event)
-        elif event.source == "conference" and event.sequence is not None:
-            words.setdefault((event.sequence, event.type), event)  # told twice, differently: the first is believed
-        else:
-            others.append(event)
-    if not others:
-        return [*answers, *words.values()]
-    clock = UNTOLD
-    placed: list[tuple[datetime, int, Event]] = []
-    for event in words.values():
-        clock = max(clock, event.at or clock)
-        placed.append((clock, len(placed), event))
-    last = len(placed)
-    placed.extend((event.at or UNTOLD, last + place, event) for place, event in enumerate(others))
-    return [*answers, *(event for *_, event in sorted(placed, key=lambda place: place[:2]))]
-
-
-def _in_twilios_order(event: Event) -> tuple[float, datetime, int, str]:
-    number = float("inf") if event.sequence is None else event.sequence
-    return number, event.at or UNTOLD, ORDER_WITHIN_A_SECOND.get(event.type, 1), event.id
-
-
-def _is_newest(participant: Participant, event: Event) -> bool:
-    if participant.events == 0:
-        return True
-    return (
-        event.sequence is not None
-        and participant.last_sequence is not None
-        and event.sequence > participant.last_sequence
-    )
-
-
-def _applied(participant: Participant, event: Event) -> Participant:
-    if event.source == "call":
-        return _summed(_progressed(participant, event, event.call or Call()))
-    if event.source == "control":
-        return _summed(_answered(participant, event.answer or Answer()))
-    leg = event.leg or Leg()
-    at = _moment(participant, event)
-    numbered = participant.events == 0 or participant.last_sequence is not None
-    standing = replace(
-        participant,
-        label=_said(leg.label, participant.label),
-        muted=_said(leg.muted, participant.muted),
-        hold=_said(leg.hold, participant.hold),
-        coaching=_said(leg.coaching, participant.coaching),
-        start_conference_on_enter=_said(leg.start_conference_on_enter, participant.start_conference_on_enter),
-        end_conference_on_exit=_said(leg.end_conference_on_exit, participant.end_conference_on_exit),
-        not_coaching_at=_most(participant.not_coaching_at, event.at if leg.coaching is False else None),
-        created_at=_least(participant.created_at, event.at),
-        updated_at=_most(participant.updated_at, event.at),
-        last_sequence=event.sequence if numbered else None,
-        events=participant.events + 1,
-    )
-    return _summed(_timed(RULES[event.type](standing, event, at), at))
-
-
-def _moment(participant: Participant, event: Event) -> datetime:
-    if event.at is not None:
-        return event.at
-    stays = participant.stays
-    times = [*(stay.joined_at for stay in stays), *(stay.left_at for stay in stays)]
-    return max((time for time in times if time is not None), default=UNTOLD)
-
-
-def _joins(participant: Participant, event: Event, at: datetime) -> Participant:
-    stays = participant.stays
-    if participant.present and stays[-1].joined_at is None:
-        return replace(participant, stays=(*stays[:-1], replace(stays[-1], joined_at=event.at)))
-    if participant.present:
-        stays = (*stays[:-1], replace(stays[-1], left_at=at, inferred=True))
-        participant = _timed(_silenced(replace(participant, stays=stays)), at)
-    return replace(participant, stays=(*stays, Stay(joined_at=event.at)))
-
-
-def _leaves(participant: Participant, event: Event, at: datetime) -> Participant:
-    leg = event.leg or Leg()
-    status = _further(participant.call_status, leg.call_status)
-    if leg.reason_left == "participant_add_failed" and not participant.stays:
-        return replace(participant, call_status=status, reason_left=leg.reason_left)
-    *past, stay = participant.stays if participant.present else (*participant.stays, Stay())
-    left = replace(stay, left_at=at, reason_left=leg.reason_left, call_status=leg.call_status)
-    return _silenced(replace(participant, call_status=status, stays=(*past, left)))
-
-
-def _stands(participant: Participant, event: Event, at: datetime) -> Participant:
-    """Whoever is announced to or falls silent was there, even if the join was never told."""
-    if participant.stays or participant.reason_left:
-        return participant
-    return replace(participant, stays=(Stay(),))
-
-
-def _acts(participant: Participant, event: Event, at: datetime) -> Participant:
-    """Whoever is muted, held or speaks is there: numbered behind a leave, it shows that a join was lost."""
-    if participant.stays and not participant.present and event.sequence is not None:
-        return replace(participant, stays=(*participant.stays, Stay()))
-    return _stands(participant, event, at)
-
-
-def _speaks(participant: Participant, event: Event, at: datetime) -> Participant:
-    participant = _acts(participant, event, at)
-    return replace(participant, speaking=participant.present, talk_seconds=participant.talk_seconds or 0.0)
-
-
-def _falls_silent(participant: Participant, event: Event, at: datetime) -> Participant:
-    participant = _stands(participant, event, at)
-    return replace(participant, speaking=False, talk_seconds=participant.talk_seconds or 0.0)
-
-
-def _silenced(participant: Participant) -> Participant:
-    return participant if participant.speaking is None else replace(participant, speaking=False)
-
-
-def _timed(participant: Participant, at: datetime) -> Participant:
-    """Open or close the interval of each state that has just begun or ended."""
-    changes: dict[str, Any] = {}
-    for state, since, total in TIMED:
-        holds = participant.present and getattr(participant, state) is True
-        began = getattr(participant, since)
-        if holds and began is None and at != UNTOLD:
-            changes[since] = at
-        elif began is not None and not holds:
-            changes[since] = None
-            seconds = max(0.0, (at - began).total_seconds())
-            changes[total] = round((getattr(participant, total) or 0.0) + seconds, 3)
-    return replace(participant, **changes) if changes else participant
-
-
-def _progressed(participant: Participant, event: Event, call: Call) -> Participant:
-    ended = event.at if CALL_PROGRESS.get(call.status or "") == OVER else None
-    return replace(
-        participant,
-        call_status=_further(participant.call_status, call.status),
-        from_=_most(participant.from_, call.from_),
-        to=_most(participant.to, call.to),
-        direction=_most(participant.direction, call.direction),
-        answered_by=_most(participant.answered_by, call.answered_by),
-        sip_response_code=_most(participant.sip_response_code, call.sip_response_code),
-        call_duration=_most(participant.call_duration, call.duration),
-        call_ended_at=_least(participant.call_ended_at, ended),
-        created_at=_least(participant.created_at, event.at),
-        updated_at=_most(participant.updated_at, event.at),
-    )
-
-
-def _answered(participant: Participant, answer: Answer) -> Participant:
-    """What Twilio's answer to a control request tells of its participant."""
-    coached = (answer.updated_at or UNTOLD, answer.call_sid_to_coach) if answer.call_sid_to_coach else None
-    return replace(
-        participant,
-        label=participant.label or answer.label,
-        queue_time=_least(participant.queue_time, answer.queue_time),
-        call_status=participant.call_status if answer.dialled else _further(participant.call_status, "in-progress"),
-        coach_told=_most(participant.coach_told, coached),
-        created_at=_least(participant.created_at, answer.created_at),
-        updated_at=_most(participant.updated_at, answer.updated_at),
-    )
-
-
-def _summed(participant: Participant) -> Participant:
-    """What follows from the stays, and from the flags."""
-    stays, coach_told = participant.stays, participant.coach_told
-    if coach_told is not None or participant.call_sid_to_coach is not None:
-        holds = participant.coaching and coach_told and coach_told[0] >= (participant.not_coaching_at or UNTOLD)
-        participant = replace(participant, call_sid_to_coach=coach_told[1] if holds and coach_told else None)
-    if not stays:
-        return replace(participant, status=_before_joining(participant))
-    return replace(
-        participant,
-        status="connected" if participant.present else "complete",
-        joined_at=stays[0].joined_at,
-        left_at=stays[-1].left_at,
-        reason_left=stays[-1].reason_left,
-    )
-
-
-def _before_joining(participant: Participant) -> ParticipantStatus:
-    if participant.reason_left:
-        return "failed"
-    return BEFORE_JOINING.get(participant.call_status or "", "queued")
-
-
 # The end: closing.
 
 
-def _closed(header: Header, participants: Mapping[str, Participant]) -> Conference:
-    """Nobody is in a conference that has ended, nor in any once the call itself has ended."""
-    end: datetime | None = None
-    if "conference-end" in header.coverage.events:
-        end = header.ended_at or UNTOLD
+def _closed(header: Header, before: Mapping[str, Participant], moved: Mapping[str, Participant]) -> Conference:
+    """Nobody is in a conference that has ended, nor in any once the call itself has ended.
+
+    `header` has the counts of before, when those who have `moved` stood as in `before`.
+    """
+    if END in header.coverage.events:
         header = replace(header, status="completed")
-    elif "conference-start" in header.coverage.events or any(p.stays for p in participants.values()):
+    elif "conference-start" in header.coverage.events or any(p.stays for p in moved.values()):
         header = replace(header, status="in-progress")
-    settled = {}
-    for sid, participant in participants.items():
-        over = participant.call_ended_at or end
-        settled[sid] = _cut_off(participant, over) if over and participant.present else participant
-    return Conference(replace(header, counts=_counted(settled)), settled)
+    end = _end_of(header)
+    after = {sid: _settled(participant, end) for sid, participant in {**before, **moved}.items()}
+    return Conference(replace(header, counts=_recounted(header.counts, before, after)), after)
 
 
-def _cut_off(participant: Participant, at: datetime) -> Participant:
-    *past, stay = participant.stays
-    left = max(at, stay.joined_at or at)
-    stays = (*past, replace(stay, left_at=left, inferred=True))
-    return _summed(_timed(_silenced(replace(participant, stays=stays)), left))
+def _end_of(header: Header) -> datetime | None:
+    return (header.ended_at or UNTOLD) if header.status == "completed" else None
 
 
-def _counted(participants: Mapping[str, Participant]) -> Counts:
-    here = [participant for participant in participants.values() if participant.present]
+def _settled(participant: Participant, end: datetime | None) -> Participant:
+    over = participant.call_ended_at or end
+    return cut_off(participant, over) if over and participant.present else participant
+
+
+def _recounted(counts: Counts, before: Mapping[str, Participant], after: Mapping[str, Participant]) -> Counts:
+    """The counts, after some participants have changed: each counts as it stands, and no more as it stood."""
+    was, now = ([each for sid, each in group.items() if before.get(sid) is not after[sid]] for group in (before, after))
     return Counts(
-        participants=len(participants),
-        present=len(here),
-        muted=sum(p.muted is True for p in here),
-        hold=sum(p.hold is True for p in here),
-        coaching=sum(p.coaching is True for p in here),
-        speaking=sum(p.speaking is True for p in here),
+        participants=counts.participants + len(now) - len(was),
+        **{
+            name: getattr(counts, name) + sum(map(holds, now)) - sum(map(holds, was)) for name, holds in COUNTED.items()
+        },
     )
 
 
-# Merging two words: neither order nor repetition matters.
-
-
-def _least(a: T | None, b: T | None) -> T | None:
-    return b if a is None else a if b is None else min(a, b)
-
-
-def _most(a: T | None, b: T | None) -> T | None:
-    return b if a is None else a if b is None else max(a, b)
-
-
-def _further(a: str | None, b: str | None) -> str | None:
-    return max((a, b), key=lambda status: (CALL_PROGRESS.get(status or "", -1), status or ""))
-
-
-def _said(word: Any, before: Any) -> Any:
-    return before if word is None else word
-
-
-Rule = Callable[[Participant, Event, datetime], Participant]
-
-RULES: dict[str, Rule] = {
-    "participant-join": _joins,
-    "participant-leave": _leaves,
-    "participant-mute": _acts,
-    "participant-unmute": _acts,
-    "participant-hold": _acts,
-    "participant-unhold": _acts,
-    "participant-modify": _acts,
-    "participant-speech-start": _speaks,
-    "participant-speech-stop": _falls_silent,
-    "announcement-end": _stands,
-    "announcement-fail": _stands,
+COUNTED: dict[str, Callable[[Participant], bool]] = {
+    "present": lambda each: each.present,
+    "muted": lambda each: each.present and each.muted is True,
+    "hold": lambda each: each.present and each.hold is True,
+    "coaching": lambda each: each.present and each.coaching is True,
+    "speaking": lambda each: each.present and each.speaking is True,
 }
-"""What each event about a call does to its participant, once its flags have been taken over."""
 
-TIMED = (
-    ("muted", "muted_since", "muted_seconds"),
-    ("hold", "hold_since", "hold_seconds"),
-    ("speaking", "speaking_since", "talk_seconds"),
-)
-
-ORDER_WITHIN_A_SECOND = {"participant-join": 0, "participant-leave": 2, "conference-end": 3}
-"""Only for events without a number: Twilio's times are whole seconds (Twilio docs, TwiML Conference)."""
-
-OVER = 4
-CALL_PROGRESS = {
-    "queued": 0,
-    "initiated": 1,
-    "ringing": 2,
-    "in-progress": 3,
-    "canceled": OVER,
-    "failed": OVER,
-    "no-answer": OVER,
-    "busy": OVER,
-    "completed": OVER,
-}
-BEFORE_JOINING: dict[str, ParticipantStatus] = {
-    "initiated": "connecting",
-    "ringing": "ringing",
-    "in-progress": "connecting",
-    "canceled": "failed",
-    "failed": "failed",
-    "no-answer": "failed",
-    "busy": "failed",
-    "completed": "complete",
-}
-"""A participant's REST status from its call's, while it has not joined."""
 
 RECORDING_PROGRESS = {
     "started": 0,

@@ -16,7 +16,8 @@ import msgspec
 from app import actions
 from app.conference import Conference, Header, Participant, encode
 from app.events import Event
-from app.fold import TIMED, UNTOLD, by_call, fold, is_unknown, replay
+from app.fold import fold
+from app.replay import TIMED, UNTOLD, by_call, is_unknown, replay
 
 Step = tuple[datetime, Participant]
 """A participant after an event, and when that was."""

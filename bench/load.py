@@ -14,7 +14,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -29,6 +29,8 @@ TOKEN = "0123456789abcdef0123456789abcdef"  # of nobody's account
 HOST = "offhook.example"
 PATH = "/webhooks/twilio"
 CONNECTIONS = 16
+MOST_READ = 65536
+"""Bytes."""
 LONGEST_ANSWER = 15
 """Seconds. Twilio waits no longer either (Twilio docs, Connection Overrides)."""
 
@@ -81,42 +83,6 @@ def reading(path: str) -> bytes:
 _validator = RequestValidator(TOKEN)
 
 
-def take_204(connection: socket.socket) -> None:
-    """Read an answer that is to be an empty 204. Raises RuntimeError if it is another."""
-    answer = _head(connection)
-    if not (answer.startswith(b"HTTP/1.1 204 ") and answer.endswith(b"\r\n\r\n")):
-        raise RuntimeError(f"expected an empty 204, and the answer is {answer[:300]!r}")
-
-
-def take_200(connection: socket.socket) -> None:
-    """Read an answer that is to be a 200, to its last byte. Raises RuntimeError if it is another."""
-    head, _, body = _head(connection).partition(b"\r\n\r\n")
-    length = LENGTH.search(head)
-    if not head.startswith(b"HTTP/1.1 200 ") or length is None:
-        raise RuntimeError(f"expected a 200 with its length, and the answer is {head[:300]!r}")
-    left = int(length[1]) - len(body)
-    while left > 0:
-        left -= len(_more(connection))
-
-
-LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)", re.IGNORECASE)
-MOST_READ = 65536
-
-
-def _head(connection: socket.socket) -> bytes:
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += _more(connection)
-    return answer
-
-
-def _more(connection: socket.socket) -> bytes:
-    more = connection.recv(MOST_READ)
-    if not more:
-        raise RuntimeError("the server closed a connection instead of answering")
-    return more
-
-
 class Delivered(NamedTuple):
     """How a delivery went. Every one of its answers was the expected one."""
 
@@ -127,6 +93,10 @@ class Delivered(NamedTuple):
     """From the first request to the last answer."""
     busy: float
     """Share of its core that this generator used. Near 1 it, not the server, was what was measured."""
+    reconnects: int
+    """Connections that the server closed, as it does when it has one process follow another."""
+    resent: int
+    """Requests sent again because their connection was closed without an answer: the server may have had them twice."""
 
 
 def deliver(
@@ -135,52 +105,150 @@ def deliver(
     *,
     seconds: float,
     rate: float | None = None,
-    take: Callable[[socket.socket], None] = take_204,
+    status: int = 204,
     connections: int = CONNECTIONS,
+    gather: float = 0.0,
 ) -> Delivered:
-    """Send on so many connections, one request at a time on each, until the time is up or there are no more.
+    """Send on kept connections, one request at a time on each, until the time is up or there are no more.
+
+    Between two looks at what was answered `gather` seconds pass: several answers at a time cost this generator less.
 
     With a `rate`, request n is due n / rate seconds after the beginning, whether the server keeps up or not, as long
-    as a connection is free. Raises RuntimeError on an answer that `take` does not expect, or on none within 15 s.
+    as a connection is free. Raises RuntimeError on an answer of another status, on a 204 that is not empty, on another
+    that does not tell its length, and on none within 15 s.
     """
-    idle = [socket.create_connection(("127.0.0.1", port), LONGEST_ANSWER) for _ in range(connections)]
-    for connection in idle:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    waiting: dict[int, socket.socket] = {}
     sent = answers = 0
-    used, began = time.process_time(), time.perf_counter()
     upcoming: bytes | None = next(requests)
-    with select.epoll() as poll:
-        for connection in idle:
-            poll.register(connection, select.EPOLLIN)
+    with closing(_Lines(port, connections, status)) as lines:
+        used, began = time.process_time(), time.perf_counter()
+        while True:
+            passed = time.perf_counter() - began
+            if passed > seconds:
+                upcoming = None
+            while upcoming and lines.idle and (rate is None or sent <= passed * rate):
+                lines.send(upcoming)
+                sent += 1
+                upcoming = next(requests, None)
+            if upcoming is None and not lines.waiting:
+                break
+            pause = sent / rate - passed - gather if rate and upcoming and lines.idle else LONGEST_ANSWER
+            if gather:
+                time.sleep(gather)
+            answers += lines.answers(max(0.0, pause))
+        ended = time.perf_counter()
+        busy = (time.process_time() - used) / (ended - began)
+        return Delivered(answers, began, ended - began, busy, lines.reconnects, lines.resent)
+
+
+class _Lines:
+    """Kept connections. One that the server closes is replaced, as Twilio's proxy would."""
+
+    def __init__(self, port: int, many: int, status: int) -> None:
+        self.port = port
+        self.status = status
+        self.poll = select.epoll()
+        self.idle: list[socket.socket] = []
+        self.waiting: dict[int, tuple[socket.socket, bytes]] = {}
+        self.reconnects = self.resent = 0
+        for _ in range(many):
+            self._open()
+
+    def close(self) -> None:
+        """Close all."""
+        for connection in [*self.idle, *(connection for connection, _ in self.waiting.values())]:
+            connection.close()
+        self.poll.close()
+
+    def send(self, request: bytes) -> None:
+        """Send it on one that is idle."""
+        connection = self.idle.pop()
         try:
-            while True:
-                passed = time.perf_counter() - began
-                if passed > seconds:
-                    upcoming = None
-                while upcoming and idle and (rate is None or sent <= passed * rate):
-                    connection = idle.pop()
-                    connection.sendall(upcoming)
-                    waiting[connection.fileno()] = connection
-                    sent += 1
-                    upcoming = next(requests, None)
-                if upcoming is None and not waiting:
-                    break
-                pause = sent / rate - passed if rate and upcoming and idle else LONGEST_ANSWER
-                ready = poll.poll(max(0.0, pause))
-                if not ready and pause == LONGEST_ANSWER:
-                    raise RuntimeError(f"no answer for {LONGEST_ANSWER} seconds")
-                for number, _ in ready:
-                    connection = waiting.pop(number)
-                    take(connection)
-                    idle.append(connection)
-                    answers += 1
-            ended = time.perf_counter()
-            busy = (time.process_time() - used) / (ended - began)
-            return Delivered(answers, began, ended - began, busy)
-        finally:
-            for connection in [*idle, *waiting.values()]:
-                connection.close()
+            connection.sendall(request)
+        except ConnectionError:  # closed just now; nobody has read it
+            self._replace(connection)
+            self.send(request)
+        else:
+            self.waiting[connection.fileno()] = connection, request
+
+    def answers(self, pause: float) -> int:
+        """Take the answers that are there, or come within so many seconds; how many.
+
+        Raises RuntimeError when one is not as expected, and when there are none for 15 s.
+        """
+        ready = self.poll.poll(pause)
+        if not ready and pause == LONGEST_ANSWER:
+            raise RuntimeError(f"no answer for {LONGEST_ANSWER} seconds")
+        taken = 0
+        for number, _ in ready:
+            if number in self.waiting:
+                taken += self._take_answer(*self.waiting.pop(number))
+            else:
+                self._forget_idle(number)
+        return taken
+
+    def _take_answer(self, connection: socket.socket, request: bytes) -> bool:
+        """Whether there was one. If the server has closed the connection instead, the request is sent once more."""
+        answer = _read_answer(connection)
+        if not answer:
+            self._replace(connection)
+            self.resent += 1
+            self.send(request)
+            return False
+        whole = answer.endswith(b"\r\n\r\n") if self.status == 204 else LENGTH.search(answer)
+        if not (whole and answer.startswith(b"HTTP/1.1 %d " % self.status)):
+            raise RuntimeError(f"expected {self.status}, and the answer is {answer[:300]!r}")
+        if b"\r\nConnection: close\r\n" in answer:
+            self._replace(connection)
+        else:
+            self.idle.append(connection)
+        return True
+
+    def _forget_idle(self, number: int) -> None:
+        for connection in self.idle:
+            if connection.fileno() == number:
+                self.idle.remove(connection)
+                self._replace(connection)
+                return
+
+    def _replace(self, connection: socket.socket) -> None:
+        connection.close()
+        self.reconnects += 1
+        self._open()
+
+    def _open(self) -> None:
+        connection = socket.create_connection(("127.0.0.1", self.port), LONGEST_ANSWER)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(False)  # with a time limit, Python would poll before each call
+        self.poll.register(connection, select.EPOLLIN)
+        self.idle.append(connection)
+
+
+def _read_answer(connection: socket.socket) -> bytes:
+    """All of it, for a first part of it is there. Empty when the server has closed the connection instead."""
+    try:
+        answer = connection.recv(MOST_READ)
+    except ConnectionError:
+        return b""
+    while answer and _is_short(answer):
+        connection.settimeout(LONGEST_ANSWER)
+        more = connection.recv(MOST_READ)
+        connection.setblocking(False)
+        if not more:
+            raise RuntimeError("the server closed a connection in the middle of an answer")
+        answer += more
+    return answer
+
+
+def _is_short(answer: bytes) -> bool:
+    """Whether more of it must come. An answer that does not tell its length has no body."""
+    end = answer.find(b"\r\n\r\n")
+    if end < 0:
+        return True
+    length = LENGTH.search(answer, 0, end + 2)
+    return length is not None and len(answer) < end + 4 + int(length[1])
+
+
+LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)\r\n", re.IGNORECASE)
 
 
 def steadily(

@@ -24,6 +24,7 @@ from redis import RedisError
 
 from app.store import embedded
 from app.store.connect import connect
+from bench import express
 from bench.load import ACCOUNT, HOST, TOKEN
 from config.settings import NAMES
 
@@ -42,23 +43,25 @@ MEASURED = {_cores[0]}
 """The core of what is measured."""
 OTHERS = set(_cores[1:]) or MEASURED
 """The cores of everything else: this process with its load generator, and Valkey."""
+EVERY = set(_cores)
+"""All cores, for what shares them."""
 
 
 @contextmanager
-def valkey() -> Iterator[str]:
+def valkey(cores: set[int] = OTHERS) -> Iterator[str]:
     """A new embedded Valkey with its usual settings; its URL. Its files are beside the results, then gone."""
     RESULTS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=RESULTS))
     url = embedded.url(folder)
     try:
-        with running(embedded.command(folder), {}, OTHERS, partial(_pings, url)):
+        with running(embedded.command(folder), {}, cores, partial(_pings, url)):
             yield url
     finally:
         shutil.rmtree(embedded.socket_path(folder).parent, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def environment(redis_url: str, port: int) -> dict[str, str]:
+def environment(redis_url: str, port: int, web_processes: int = 1) -> dict[str, str]:
     """This process's environment with Offhook's settings replaced by the benchmark's."""
     mine = {name: value for name, value in os.environ.items() if name not in NAMES}
     return mine | {
@@ -67,9 +70,21 @@ def environment(redis_url: str, port: int) -> dict[str, str]:
         "TWILIO_AUTH_TOKEN": TOKEN,
         "PUBLIC_URL": f"https://{HOST}",
         "PORT": str(port),
-        "WEB_CONCURRENCY": "1",
+        "WEB_CONCURRENCY": str(web_processes),
         "OFFHOOK_LOG_LEVEL": "warning",
+        "NODE_ENV": "production",
     }
+
+
+@contextmanager
+def on_every_core() -> Iterator[None]:
+    """This process may use all cores until the block ends; then those that it had before."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, EVERY)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager
@@ -168,14 +183,19 @@ def _pings(redis_url: str) -> bool:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and its living children have used, in seconds, to a hundredth each."""
-    return own_cpu_seconds(pid) + sum(map(cpu_seconds, children(pid)))
+    """Processor time that a process and its children have used, living or ended, in seconds, to a hundredth each."""
+    return sum(_used(pid)) + sum(map(cpu_seconds, children(pid)))
 
 
 def own_cpu_seconds(pid: int) -> float:
     """The same without its children."""
+    return sum(_used(pid)[:2])
+
+
+def _used(pid: int) -> list[float]:
+    """Seconds in user mode and in the kernel, then the same of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:15]]
 
 
 def children(pid: int) -> list[int]:
@@ -207,6 +227,7 @@ def description() -> dict[str, Any]:
         "python": platform.python_version(),
         "valkey": server.get("valkey_version", server["redis_version"]),
         "packages": {name: version(name) for name in PACKAGES},
+        "express": express.versions(),
         "code": _code(),
     }
 

@@ -19,7 +19,7 @@ from app.store.connect import connect
 from app.store.feed import subscribe
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
-from bench import machine
+from bench import express, machine
 from bench.load import Parameters, deliver, request
 from bench.store import SHARDS, Store
 
@@ -28,14 +28,19 @@ WARM_UP = 0.5
 LONGEST_SILENCE = 10
 """Seconds that published changes may take after the last answer."""
 
-GUNICORN = [*machine.PYTHON, "gunicorn", "--config", "python:config.gunicorn", "--workers", "1"]
+GUNICORN = [*machine.PYTHON, "gunicorn", "--config", "python:config.gunicorn"]
 
 
-def web(name: str, port: int) -> list[str]:
-    """How to start a web process: Offhook's as `offhook web` does, a peer's under the same gunicorn settings."""
+def web(name: str, port: int, processes: int = 1) -> list[str]:
+    """How to start web processes: Offhook's as `offhook web` does, a Python peer's under the same gunicorn settings.
+
+    Offhook and Express read their number in WEB_CONCURRENCY; see `machine.environment`.
+    """
     if name == "offhook":
         return [*machine.PYTHON, "app", "web", "--host", "127.0.0.1"]
-    return [*GUNICORN, "--bind", f"127.0.0.1:{port}", f"bench.peers.{name}:app"]
+    if name.startswith("express"):
+        return express.program("empty" if name == "express_empty" else "server")
+    return [*GUNICORN, "--workers", str(processes), "--bind", f"127.0.0.1:{port}", f"bench.peers.{name}:app"]
 
 
 def ingest(name: str, requests: Sequence[bytes], seconds: float) -> dict[str, float]:
@@ -66,6 +71,8 @@ def _check_stored(name: str, url: str, acknowledged: int) -> None:
         expect("callbacks in the inboxes", sum(shard.waiting for shard in Inbox(redis, SHARDS).backlog()), acknowledged)
     elif name == "flask_rq":
         expect("jobs in the queue", Queue("callbacks", connection=redis).count, acknowledged)
+    elif name == "express":
+        expect("jobs in the queue", redis.llen("bull:callbacks:wait"), acknowledged)
 
 
 def fold(name: str, told: Sequence[Parameters]) -> dict[str, float]:
@@ -143,9 +150,9 @@ def _listen(messages: Iterator[bytes], heard: dict[tuple[str, int], float], expe
                 return
 
 
-def works(redis: Redis) -> bool:
-    """Whether a worker has announced itself."""
-    return bool(Worker.count(redis))
+def works(redis: Redis, many: int = 1) -> bool:
+    """Whether so many workers have announced themselves."""
+    return bool(Worker.count(redis) == many)
 
 
 def expect(what: str, found: int, expected: int) -> None:

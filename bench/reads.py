@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from twilio.rest import Client
 
 from bench import machine
-from bench.load import ACCOUNT, PATH, TOKEN, callbacks, deliver, quantile, reading, request, steadily, take_200
+from bench.load import ACCOUNT, PATH, TOKEN, callbacks, deliver, quantile, reading, request, steadily
 from bench.measures import free_port, web
 from bench.pages import PAGE
 from bench.rooms import opened
@@ -86,10 +86,10 @@ def _requests(few: int, many: int, empty: int, form: Form) -> dict[str, dict[str
     """Requests a second of each kind, in turn; and as a share of what the empty route did just before."""
     asked = {
         "empty": partial(deliver, empty, itertools.repeat(request_of_nothing)),
-        "document": partial(deliver, few, itertools.repeat(reading(DOCUMENT)), take=take_200),
-        "document, many": partial(deliver, many, itertools.repeat(reading(DOCUMENT)), take=take_200),
-        "page": partial(deliver, few, itertools.repeat(reading(LIST)), take=take_200),
-        "page, many": partial(deliver, many, itertools.repeat(reading(LIST)), take=take_200),
+        "document": partial(deliver, few, itertools.repeat(reading(DOCUMENT)), status=200),
+        "document, many": partial(deliver, many, itertools.repeat(reading(DOCUMENT)), status=200),
+        "page": partial(deliver, few, itertools.repeat(reading(LIST)), status=200),
+        "page, many": partial(deliver, many, itertools.repeat(reading(LIST)), status=200),
     }
     turns = [{name: ask(seconds=form.seconds) for name, ask in asked.items()} for _ in range(form.slices)]
     rates = [{name: each.answers / each.seconds for name, each in turn.items()} for turn in turns]
@@ -153,4 +153,4 @@ def _post(port: int, seconds: float) -> dict[str, dict[str, float]]:
 
 if __name__ == "__main__":
     port, path = int(sys.argv[1]), sys.argv[2]
-    deliver(port, itertools.repeat(reading(path)), seconds=math.inf, take=take_200, connections=READERS)
+    deliver(port, itertools.repeat(reading(path)), seconds=math.inf, status=200, connections=READERS)

@@ -49,8 +49,7 @@ class Store:
         """Store these callbacks too, and fold until no inbox has any left."""
         self.put(told)
         while waiting := [shard for shard, standing in enumerate(self.inbox.backlog()) if standing.waiting]:
-            for shard in waiting:
-                self._drain.drain(shard)
+            self._drain.drain(waiting)
 
     def cost(self, told: Sequence[Parameters], sent_on_to: Iterable[str] = ()) -> Cost:
         """Fold these callbacks, and see what each costs. All other inboxes are empty.
@@ -60,7 +59,7 @@ class Store:
         shards = [*self.put(told), *map(self.inbox.shard_of, sent_on_to)]
         used, began = time.process_time(), time.perf_counter()
         for shard in shards:
-            self._drain.drain(shard)
+            self._drain.drain([shard])
         used, took = time.process_time() - used, time.perf_counter() - began
         return Cost(used / len(told) * 1e6, took / len(told) * 1e6)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
@@ -15,37 +16,61 @@ from redis import RedisError
 from app import fold
 from app.conference import Conference
 from app.events import Callback, Event
+from app.replay import Track, by_call
 from app.store import feed
 from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread
+from app.store.logs import Logged
 from app.store.snapshots import (
+    CallNotes,
     Change,
     Commit,
     DeadLetter,
-    Fenced,
     Kept,
-    Logged,
     Said,
     SeenIn,
     Snapshots,
+    others_move,
 )
 from app.twilio.callbacks import Unusable, read, read_filed
 
 BATCH = 500
-"""Entries claimed at once."""
-BATCHES = 8
-"""Batches of one shard before the others have their turn."""
+"""Entries of one shard claimed at once."""
 LONGEST_SPELL = 30.0
 """Seconds; RQ's upkeep has its turn between spells."""
 QUIET = 5.0
 """Seconds without mail after which a spell ends."""
+TRACKS = 4_000
+"""Calls whose latest steps a worker remembers: a few KiB each."""
 REREAD_BETWEEN_RENEWALS = 5_000
 """Logged callbacks read again before the lease is renewed: a small part of what it lasts."""
+CALL_SID = re.compile(rb"(?:^|&)CallSid=(CA[0-9a-fA-F]{32})(?:&|$)")
 TICK = 1.0
-"""Seconds that a spell waits for mail before it looks whether it should stop. Well under what a wake-up lasts."""
+"""Seconds after which a spell looks whether it should stop, and says that all shards are attended, whether it waits for
+mail or folds. Well under what a wake-up lasts."""
 
 log = structlog.get_logger("offhook.drain")
 
 Told = tuple[Event, Callback]
+
+
+class Tracks:
+    """How those who have changed lately came to be what they are, see `Track`. Losing one costs time, no more."""
+
+    def __init__(self) -> None:
+        self._tracks: dict[tuple[str, str], Track] = {}
+
+    def of(self, conference_sid: str, calls: Iterable[str]) -> dict[str, Track]:
+        """What is remembered of these calls."""
+        found = ((call, self._tracks.get((conference_sid, call))) for call in calls)
+        return {call: track for call, track in found if track is not None}
+
+    def remember(self, conference_sid: str, tracks: Mapping[str, Track]) -> None:
+        """Keep these, and forget those that have not changed for longest."""
+        for call, track in tracks.items():
+            self._tracks.pop((conference_sid, call), None)
+            self._tracks[conference_sid, call] = track
+        while len(self._tracks) > TRACKS:
+            del self._tracks[next(iter(self._tracks))]
 
 
 class Drain:
@@ -58,6 +83,9 @@ class Drain:
         self.snapshots = snapshots
         self.nudge = nudge
         self.stopping = stopping
+        self.tracks = Tracks()
+        self.company = False
+        """Whether another drain held a shard when this one last looked."""
 
     def spell(self) -> None:
         """Drain whatever shard has mail, and listen for more, until it has been quiet or the time is up.
@@ -69,11 +97,7 @@ class Drain:
         self.inbox.attend()
         while True:
             shards = self.inbox.wait(seen, TICK)
-            random.shuffle(shards)  # two spells at once then mostly begin with different shards
-            for shard in shards:
-                seen[shard] = self.drain(shard)
-                if time.monotonic() - attended > TICK:
-                    break  # a full shard takes its time; first see whether to stop, and say that all are attended
+            seen |= self.drain(shards)
             now = time.monotonic()
             if shards:
                 heard = now
@@ -91,28 +115,31 @@ class Drain:
                 # whoever had these may have died since; asking again finds out
                 seen = {shard: last for shard, last in seen.items() if last != ONLY_NEW}
 
-    def drain(self, shard: int) -> bytes:
-        """Fold a shard's mail, as far as its lease can be had. Up to which entry it needs no more looking at."""
-        batch = self.inbox.claim(shard, BATCH)
-        if batch is None:
-            return ONLY_NEW  # someone else has it, and sees to all that is there
-        for _ in range(BATCHES):
-            try:
-                left = self.fold(batch)
-            except Fenced:
-                log.warning("fenced", shard=shard, entries=len(batch.entries))
-                return ONLY_NEW
-            if left == 0:
-                return batch.last_id
-            following = self.inbox.claim_again(batch, BATCH)
-            if following is None:
-                return ONLY_NEW
-            batch = following
-            if self.stopping():
-                break
-        self._ask()  # mail piles up: another worker, if one is free, may take its share
-        self.inbox.release(batch)
-        return b"0"
+    def drain(self, shards: Sequence[int]) -> dict[int, bytes]:
+        """Fold these shards' mail, as far as their leases can be had, or some of it.
+
+        By shard, up to which entry it needs no more looking at. All shards take each step together: a round trip of
+        Redis for all of them costs hardly more than one for each.
+        """
+        if self.company:  # another drain is at it: neither is to take everything at once
+            shards = random.sample(shards, (len(shards) + 1) // 2)
+        batches, held = self.inbox.claim(shards, BATCH)
+        self.company = bool(held)
+        seen = dict.fromkeys(held, ONLY_NEW)  # whoever has these sees to all that is there
+        until = time.monotonic() + TICK
+        while batches:
+            following: list[Batch] = []
+            for batch, left in zip(batches, self.fold(batches), strict=True):
+                seen[batch.shard] = ONLY_NEW if left is None else batch.last_id
+                if left:
+                    following.append(batch)
+            batches, lost = self.inbox.claim_again(following, BATCH)
+            seen |= dict.fromkeys(lost, ONLY_NEW)
+            if batches and (self.stopping() or time.monotonic() > until):
+                self._ask()  # mail piles up: another worker, if one is free, may take its share
+                self.inbox.release(batches)
+                return seen | {batch.shard: b"0" for batch in batches}
+        return seen
 
     def _ask(self) -> None:
         """Ask for another drain. That this fails must not stop the one that is on: the sweep asks again."""
@@ -121,159 +148,217 @@ class Drain:
         except RedisError as error:
             log.warning("nobody woken", error=type(error).__name__)
 
-    def fold(self, batch: Batch) -> int:
-        """Fold one batch and commit it. How many entries the shard has left. Raises `Fenced`.
+    def fold(self, batches: Sequence[Batch]) -> list[int | None]:
+        """Fold batches of different shards and commit each. How many entries its shard has left; None: it was fenced.
 
         1. Read each callback. What cannot be read becomes a dead letter.
         2. Fold what concerns conferences, each on its own; one that cannot be folded becomes dead letters.
         3. Send on what belongs to other shards. Should we die after this, it is sent twice, which folds to the same.
-        4. Commit everything else at once.
+        4. Commit each batch at once.
         """
-        conferences: defaultdict[str, list[Told]] = defaultdict(list)
-        calls: list[Told] = []
-        letters: list[DeadLetter] = []
-        for entry in batch.entries:
-            if isinstance(entry, Unread):
-                strange = Callback(body=entry.raw, received_at=0, key="")
-                letters.append(DeadLetter(strange, "an inbox entry that this release cannot read"))
-            elif isinstance(entry, Mail):
-                try:
-                    event = read(entry.callback)
-                except Unusable as error:
-                    letters.append(DeadLetter(entry.callback, str(error)))
-                    continue
-                mail = conferences[event.conference_sid] if event.conference_sid else calls
-                mail.append((event, entry.callback))
-        links = [entry for entry in batch.entries if isinstance(entry, Link)]
-
-        changes, refused = self._fold_conferences(batch, conferences)
-        letters += refused
-        notes, forwards = self._note_calls(batch.shard, calls, {(link.call_sid, link.conference_sid) for link in links})
+        piles = [_pile(batch) for batch in batches]
+        known = self._known(piles)
+        changes = [self._changes(pile, known, batches) for pile in piles]
+        notes, forwards = self._note_calls(piles)
         forwards += [
             (self.inbox.shard_of(sid), Link(sid, change.after.header.sid))
-            for change in changes
+            for some in changes
+            for change in some
             for sid in change.after.participants
             if change.before is None or sid not in change.before.participants
         ]
         if forwards and self.inbox.forward(forwards):
             self._ask()
-        for letter in letters:
-            log.warning(
-                "dead letter",
-                shard=batch.shard,
-                reason=letter.reason,
-                received_at=letter.callback.received_at,
-            )
-        folded = sum(len(change.news) for change in changes)
-        noted = sum(isinstance(note, Said) for note in notes)
-        return self.snapshots.commit(
-            batch,
-            fold.VERSION,
-            Commit(
-                changes=changes,
-                call_notes=notes,
-                dead_letters=letters,
-                folded=folded,
-                noted=noted,
-                repeated=len(batch.entries) - len(links) - len(letters) - folded - noted,
-            ),
-        )
+        commits = [_commit(*each) for each in zip(piles, changes, notes, strict=True)]
+        left = self.snapshots.commit_all(zip(batches, commits, strict=True), fold.VERSION)
+        for batch, waiting in zip(batches, left, strict=True):
+            if waiting is None:
+                log.warning("fenced", shard=batch.shard, entries=len(batch.entries))
+        return left
 
-    def _fold_conferences(self, batch: Batch, mail: dict[str, list[Told]]) -> tuple[list[Change], list[DeadLetter]]:
-        """Each conference's change, and what could not be folded. Looks into logs only where a document cannot tell."""
-        kept = self.snapshots.load(batch.shard, list(mail)) if mail else {}
-        news: dict[str, dict[str, Told]] = {}
-        letters: list[DeadLetter] = []
-        for sid, told in mail.items():
-            own, foreign = _by_account(kept.get(sid), told)
-            news[sid] = {event.id: (event, callback) for event, callback in own}
-            letters += [DeadLetter(callback, "the conference belongs to another account") for callback in foreign]
+    def _known(self, piles: Sequence[Pile]) -> dict[str, Kept]:
+        """The conferences that the callbacks are about, as far as they are. Takes repeats out of the piles."""
+        wanted = {sid: _wanted(fresh.values()) for pile in piles for sid, fresh in pile.conferences.items()}
+        known = self.snapshots.load(wanted) if wanted else {}
+        asked: dict[str, list[str]] = {}
+        for pile in piles:
+            for sid, fresh in pile.conferences.items():
+                if sid in known:
+                    _set_strangers_aside(pile, known[sid].conference.header.account_sid, fresh)
+                    unsure = [e.id for e, _ in fresh.values() if fold.may_have_heard(known[sid].conference, e)]
+                    if unsure:
+                        asked[sid] = unsure
+                else:
+                    _set_strangers_aside(pile, next(iter(fresh.values()))[0].account_sid, fresh)
+        heard = self.snapshots.heard(asked) if asked else {}
+        for pile in piles:
+            for sid in pile.conferences.keys() & heard.keys():
+                for event_id in heard[sid]:
+                    del pile.conferences[sid][event_id]
+        return known
+
+    def _changes(self, pile: Pile, known: Mapping[str, Kept], batches: Sequence[Batch]) -> list[Change]:
+        """What a pile does to conferences. What could not be folded is set aside."""
         changes: list[Change] = []
-        for sid, fresh in news.items():
-            logged: list[Logged] | None = None
-            if sid in kept and not _surely_new(kept[sid], fresh.values()):
-                logged = self._log_of(batch, sid)
-                for entry in logged:
-                    fresh.pop(entry.event_id, None)
+        for sid, fresh in pile.conferences.items():
             if not fresh:
                 continue
             try:
-                after = self._folded(batch, sid, kept.get(sid), fresh, logged)
+                changes.append(self._changed(pile.batch.epoch, known.get(sid), fresh, batches))
             except RedisError:
                 raise
             except Exception as error:  # a fault in the fold must cost one conference's news, never the shard's
                 log.exception("fold failed", conference_sid=sid)
-                letters += [
-                    DeadLetter(callback, f"fold failed: {type(error).__name__}") for _, callback in fresh.values()
-                ]
-                continue
-            changes.append(_change(batch.epoch, kept.get(sid), after, fresh))
-        return changes, letters
+                reason = f"fold failed: {type(error).__name__}"
+                pile.letters.extend(DeadLetter(callback, reason) for _, callback in fresh.values())
+        return changes
 
-    def _folded(
-        self, batch: Batch, sid: str, known: Kept | None, fresh: dict[str, Told], logged: list[Logged] | None
-    ) -> Conference:
+    def _changed(self, epoch: str, known: Kept | None, fresh: dict[str, Told], batches: Sequence[Batch]) -> Change:
+        """What these callbacks do to a conference. `batches` are those whose leases are to be kept meanwhile."""
         events = [event for event, _ in fresh.values()]
         if known is None:
-            return fold.fold(events)
-        if known.fold_version == fold.VERSION:
-            after = fold.advance(known.conference, events)
-            if after is not None:
-                return after
-        if logged is None:
-            logged = self._log_of(batch, sid)
-        return fold.fold([*self._reread(batch, sid, logged), *events])
+            return _change(epoch, None, fold.fold(events), fresh)
+        before, sid = known.conference, known.conference.header.sid
+        after = self._advanced(before, events, batches) if known.fold_version == fold.VERSION else None
+        if after is not None and (known.whole or not others_move(before, after)):
+            return _change(epoch, known, after, fresh)
+        if not known.whole:
+            return self._changed(epoch, self.snapshots.load({sid: None})[sid], fresh, batches)
+        logged = self._reread(sid, self._log_of(sid, batches), batches)
+        return _change(epoch, known, fold.fold([*logged, *events]), fresh)
 
-    def _log_of(self, batch: Batch, sid: str) -> list[Logged]:
-        self.inbox.renew(batch)  # a long log takes its time
-        return self.snapshots.log(batch.shard, sid)
+    def _advanced(self, before: Conference, events: list[Event], batches: Sequence[Batch]) -> Conference | None:
+        """The conference, by the short way. None: there is none."""
+        sid = before.header.sid
+        tracks = self.tracks.of(sid, {str(event.call_sid) for event in events})
+        after = fold.advance(before, events, tracks)
+        if isinstance(after, fold.Missing):
+            after = fold.advance(before, events, tracks, self._histories(sid, after.histories, batches))
+        if not isinstance(after, fold.Advance):
+            return None
+        self.tracks.remember(sid, after.tracks)
+        return after.conference
 
-    def _reread(self, batch: Batch, sid: str, logged: list[Logged]) -> Iterator[Event]:
+    def _histories(self, sid: str, calls: Collection[str], batches: Sequence[Batch]) -> dict[str, list[Event]]:
+        """All that a conference's log holds about some calls."""
+        names = {call.encode() for call in calls}
+        logged = [each for each in self._log_of(sid, batches) if _named(each.callback) in (None, *names)]
+        legs = by_call(self._reread(sid, logged, batches))
+        return {call: legs.get(call, []) for call in calls}
+
+    def _log_of(self, sid: str, batches: Sequence[Batch]) -> list[Logged]:
+        self.inbox.renew(batches)  # a long log takes its time
+        return self.snapshots.log(sid)
+
+    def _reread(self, sid: str, logged: list[Logged], batches: Sequence[Batch]) -> Iterator[Event]:
         """A log's events. What an earlier release could read and this one cannot is passed over, and said."""
-        for entry in logged:
-            if entry.number % REREAD_BETWEEN_RENEWALS == 0:
-                self.inbox.renew(batch)
+        for place, entry in enumerate(logged, start=1):
+            if place % REREAD_BETWEEN_RENEWALS == 0:
+                self.inbox.renew(batches)
             try:
                 yield read_filed(entry.callback, sid)
             except Unusable as error:
                 log.error("unreadable in a log", conference_sid=sid, number=entry.number, reason=str(error))
 
-    def _note_calls(
-        self, shard: int, told: list[Told], links: set[tuple[str, str]]
-    ) -> tuple[list[SeenIn | Said], list[tuple[int, Entry]]]:
-        """Callbacks that name only a call go to every conference that the call has been seen in, before or after."""
-        if not told and not links:
-            return [], []
-        sids = list({sid for sid, _ in links} | {str(event.call_sid) for event, _ in told})
-        known = self.snapshots.calls(shard, sids)
-        notes: list[SeenIn | Said] = []
+    def _note_calls(self, piles: Sequence[Pile]) -> tuple[list[list[SeenIn | Said]], list[tuple[int, Entry]]]:
+        """Callbacks that name only a call go to every conference that the call has been seen in, before or after.
+
+        What each pile has to remember, and what is to be sent on.
+        """
+        sids = {sid for pile in piles for sid, _ in pile.links}
+        sids |= {str(event.call_sid) for pile in piles for event, _ in pile.calls}
+        known = self.snapshots.calls(list(sids)) if sids else {}
         forwards: list[tuple[int, Entry]] = []
-        for sid, conference in sorted(links):
+        return [self._noted(pile, known, forwards) for pile in piles], forwards
+
+    def _noted(self, pile: Pile, known: dict[str, CallNotes], forwards: list[tuple[int, Entry]]) -> list[SeenIn | Said]:
+        notes: list[SeenIn | Said] = []
+        for sid, conference in sorted(pile.links):
             if conference not in known[sid].conferences:
                 known[sid].conferences.add(conference)
                 notes.append(SeenIn(sid, conference))
                 forwards += [self._filed(callback, conference) for callback in known[sid].callbacks.values()]
-        for event, callback in told:
+        for event, callback in pile.calls:
             call = known[str(event.call_sid)]
             if event.id not in call.callbacks:
                 call.callbacks[event.id] = callback
                 notes.append(Said(str(event.call_sid), event.id, callback))
                 forwards += [self._filed(callback, conference) for conference in sorted(call.conferences)]
-        return notes, forwards
+        return notes
 
     def _filed(self, callback: Callback, conference_sid: str) -> tuple[int, Entry]:
         return self.inbox.shard_of(conference_sid), Mail(replace(callback, conference_sid=conference_sid))
 
 
-def _by_account(known: Kept | None, told: list[Told]) -> tuple[list[Told], list[Callback]]:
+class Pile(NamedTuple):
+    """One batch, sorted."""
+
+    batch: Batch
+    conferences: dict[str, dict[str, Told]]
+    """What is about each conference, by event id."""
+    calls: list[Told]
+    links: set[tuple[str, str]]
+    """Calls, and conferences that they were seen in."""
+    letters: list[DeadLetter]
+    """What is set aside."""
+
+
+def _pile(batch: Batch) -> Pile:
+    pile = Pile(batch, {}, [], set(), [])
+    for entry in batch.entries:
+        if isinstance(entry, Unread):
+            strange = Callback(body=entry.raw, received_at=0, key="")
+            pile.letters.append(DeadLetter(strange, "an inbox entry that this release cannot read"))
+        elif isinstance(entry, Link):
+            pile.links.add((entry.call_sid, entry.conference_sid))
+        else:
+            try:
+                event = read(entry.callback)
+            except Unusable as error:
+                pile.letters.append(DeadLetter(entry.callback, str(error)))
+                continue
+            if event.conference_sid:
+                pile.conferences.setdefault(event.conference_sid, {})[event.id] = (event, entry.callback)
+            else:
+                pile.calls.append((event, entry.callback))
+    return pile
+
+
+def _set_strangers_aside(pile: Pile, owner: str, fresh: dict[str, Told]) -> None:
     """A conference belongs to the account that was first heard of it; another's word on it is set aside."""
-    owner = known.conference.header.account_sid if known else told[0][0].account_sid
-    own = [(event, callback) for event, callback in told if event.account_sid == owner]
-    return own, [callback for event, callback in told if event.account_sid != owner]
+    for event, callback in [told for told in fresh.values() if told[0].account_sid != owner]:
+        pile.letters.append(DeadLetter(callback, "the conference belongs to another account"))
+        del fresh[event.id]
 
 
-def _surely_new(known: Kept, told: Iterable[Told]) -> bool:
-    return not any(fold.may_have_heard(known.conference, event) for event, _ in told)
+def _commit(pile: Pile, changes: list[Change], notes: list[SeenIn | Said]) -> Commit:
+    for letter in pile.letters:
+        received_at = letter.callback.received_at
+        log.warning("dead letter", shard=pile.batch.shard, reason=letter.reason, received_at=received_at)
+    folded = sum(len(change.news) for change in changes)
+    noted = sum(isinstance(note, Said) for note in notes)
+    callbacks = sum(not isinstance(entry, Link) for entry in pile.batch.entries)
+    return Commit(
+        changes=changes,
+        call_notes=notes,
+        dead_letters=pile.letters,
+        folded=folded,
+        noted=noted,
+        repeated=callbacks - len(pile.letters) - folded - noted,
+    )
+
+
+def _named(callback: Callback) -> bytes | None:
+    """Which call a callback is about, where that is plain to see without reading it; most name one."""
+    found = CALL_SID.search(callback.body)
+    return found[1] if found else None
+
+
+def _wanted(told: Collection[Told]) -> set[str] | None:
+    """Whom of a conference these callbacks are about; None: everyone."""
+    if any(fold.concerns_everyone(event) for event, _ in told):
+        return None
+    return {event.call_sid for event, _ in told if event.call_sid is not None}
 
 
 def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told]) -> Change:

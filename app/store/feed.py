@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as Unconnected
 
 from app.conference import Header, Participant, encode
 from app.events import Event
-from app.store import keys
+from app.store import keys, scripts
 
 CONFIRMED_WITHIN = 5.0
 """Seconds."""
@@ -93,10 +93,8 @@ class Feed:
 
     def end(self) -> Places:
         """The place behind everything that has been committed so far."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for shard in range(self.shards):
-                self._last([keys.changes(shard)], client=pipe)
-            return tuple(map(_place, pipe.execute()))
+        each = (([keys.changes(shard)], ()) for shard in range(self.shards))
+        return tuple(map(_place, scripts.run(self.redis, self._last, each)))
 
     def latest(self, most: int) -> tuple[Places, list[Told], Places]:
         """Up to so many changes of each shard, the latest, in order within it; the place before them, and behind."""

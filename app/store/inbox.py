@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from redis import Redis
+from redis import Redis, RedisError
 
 from app.events import Callback
-from app.store import keys
+from app.store import keys, scripts
 
 WAKE_UP_LASTS = 5_000
 """Milliseconds for which one wake-up stands for all. Its loss costs at most this; the sweep is sooner."""
@@ -62,6 +62,14 @@ class Batch(NamedTuple):
     """Stream ids of the first and the last of them."""
 
 
+class Claims(NamedTuple):
+    """What came of trying to lease some shards. Those that are in neither list have no mail."""
+
+    batches: list[Batch]
+    held: list[int]
+    """Shards that another drain has, and sees to."""
+
+
 class Backlog(NamedTuple):
     """How one shard's inbox stands."""
 
@@ -70,11 +78,11 @@ class Backlog(NamedTuple):
     leased: bool
 
 
-# Store an entry and ask whether a wake-up is due, in one step.
-# KEYS 1 inbox, 2 woken. ARGV 1 entry, 2 how long a wake-up stands, ms. Returns 1 when the caller owes a wake-up.
+# Store entries and ask whether a wake-up is due, in one step.
+# KEYS 1 inbox, 2 woken. ARGV 1 how long a wake-up stands, ms, then the entries. Returns 1 when the caller owes one.
 APPEND = """
-redis.call('XADD', KEYS[1], '*', 'e', ARGV[1])
-if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[2]) then return 1 end
+for n = 2, #ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[n]) end
+if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[1]) then return 1 end
 return 0
 """
 
@@ -148,15 +156,31 @@ class Inbox:
 
         Raises redis.RedisError when it is not known to be stored.
         """
-        due = self._append([keys.inbox(shard), keys.woken(shard)], [_encode(Mail(callback)), WAKE_UP_LASTS])
+        due = self._append([keys.inbox(shard), keys.woken(shard)], [WAKE_UP_LASTS, _encode(Mail(callback))])
         return bool(due)
 
+    def append_all(self, mail: Sequence[tuple[int, Callback]]) -> dict[int, bool | RedisError]:
+        """Store callbacks of several shards, in one round trip. By shard: whether a wake-up is due, or what failed.
+
+        Those of one shard are stored all or none. Raises redis.RedisError when none is known to be stored.
+        """
+        calls = self._calls((shard, Mail(callback)) for shard, callback in mail)
+        answers = scripts.attempt(self.redis, self._append, list(calls.values()))
+        return {
+            shard: answer if isinstance(answer, RedisError) else bool(answer)
+            for shard, answer in zip(calls, answers, strict=True)
+        }
+
     def forward(self, entries: Iterable[tuple[int, Entry]]) -> bool:
-        """Store entries found to belong to other shards. True: a wake-up is due."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for shard, entry in entries:
-                self._forward([keys.inbox(shard), keys.woken(shard)], [_encode(entry), WAKE_UP_LASTS], client=pipe)
-            return any(pipe.execute())
+        """Store entries found to belong to other shards, in one round trip. True: a wake-up is due."""
+        return any(scripts.run(self.redis, self._forward, self._calls(entries).values()))
+
+    def _calls(self, entries: Iterable[tuple[int, Entry]]) -> dict[int, scripts.Call]:
+        """By shard what stores its entries, in their order."""
+        words: dict[int, list[Any]] = {}
+        for shard, entry in entries:
+            words.setdefault(shard, [WAKE_UP_LASTS]).append(_encode(entry))
+        return {shard: ([keys.inbox(shard), keys.woken(shard)], said) for shard, said in words.items()}
 
     def wait(self, seen: Mapping[int, bytes], seconds: float) -> list[int]:
         """Block until some shard has an entry newer than the id `seen` of it; the shards that have. Empty: time is up.
@@ -169,48 +193,47 @@ class Inbox:
 
     def attend(self) -> None:
         """Say that a drain is looking after every shard, for as long as a wake-up stands: nobody need ask for one."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for shard in range(self.shards):
-                self._attend([keys.woken(shard)], [WAKE_UP_LASTS], client=pipe)
-            pipe.execute()
+        scripts.run(self.redis, self._attend, (([keys.woken(shard)], [WAKE_UP_LASTS]) for shard in range(self.shards)))
 
-    def claim(self, shard: int, most: int) -> Batch | None:
-        """Lease a shard and read its oldest `most` entries. None: another drain has it, or it has no mail."""
-        return self._claimed(shard, secrets.token_hex(16), most)
+    def claim(self, shards: Iterable[int], most: int) -> Claims:
+        """Lease shards and read the oldest `most` entries of each, in one round trip."""
+        return self._claimed({shard: secrets.token_hex(16) for shard in shards}, most)
 
-    def claim_again(self, batch: Batch, most: int) -> Batch | None:
-        """Read on under the lease that a commit has kept."""
-        return self._claimed(batch.shard, batch.token, most)
+    def claim_again(self, batches: Iterable[Batch], most: int) -> Claims:
+        """Read on under the leases that commits have kept, in one round trip."""
+        return self._claimed({batch.shard: batch.token for batch in batches}, most)
 
-    def _claimed(self, shard: int, token: str, most: int) -> Batch | None:
-        names = [keys.lease(shard), keys.inbox(shard), keys.epoch(shard)]
-        answer = self._claim(names, [token, LEASE_LASTS, most, secrets.token_hex(8)])
-        if answer is None or not answer[1]:
-            return None
-        epoch, entries = answer
-        return Batch(
-            shard=shard,
-            token=token,
-            epoch=epoch.decode(),
-            entries=[_read(fields[1]) for _, fields in entries],
-            first_id=entries[0][0],
-            last_id=entries[-1][0],
+    def _claimed(self, tokens: Mapping[int, str], most: int) -> Claims:
+        answers = scripts.run(
+            self.redis,
+            self._claim,
+            (
+                ([keys.lease(shard), keys.inbox(shard), keys.epoch(shard)], [token, LEASE_LASTS, most, _name()])
+                for shard, token in tokens.items()
+            ),
         )
+        batches: list[Batch] = []
+        held: list[int] = []
+        for (shard, token), answer in zip(tokens.items(), answers, strict=True):
+            if answer is None:
+                held.append(shard)
+            elif answer[1]:
+                batches.append(_batch(shard, token, *answer))
+        return Claims(batches, held)
 
-    def renew(self, batch: Batch) -> None:
-        """Have the lease last its whole length again. If it is lost, that is for the commit to find out."""
-        self._renew([keys.lease(batch.shard)], [batch.token, LEASE_LASTS])
+    def renew(self, batches: Iterable[Batch]) -> None:
+        """Have leases last their whole length again. If one is lost, that is for the commit to find out."""
+        each = (([keys.lease(batch.shard)], [batch.token, LEASE_LASTS]) for batch in batches)
+        scripts.run(self.redis, self._renew, each)
 
-    def release(self, batch: Batch) -> None:
-        """Give back the lease that a commit has kept, with mail still waiting."""
-        self._release([keys.lease(batch.shard)], [batch.token])
+    def release(self, batches: Iterable[Batch]) -> None:
+        """Give back the leases that commits have kept, with mail still waiting."""
+        scripts.run(self.redis, self._release, (([keys.lease(batch.shard)], [batch.token]) for batch in batches))
 
     def leave(self) -> bool:
         """Stop attending, shard by shard. True: some shard has mail that must still be seen to."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for shard in range(self.shards):
-                self._leave([keys.inbox(shard), keys.woken(shard)], client=pipe)
-            return any(pipe.execute())
+        each = (([keys.inbox(shard), keys.woken(shard)], ()) for shard in range(self.shards))
+        return any(scripts.run(self.redis, self._leave, each))
 
     def backlog(self) -> list[Backlog]:
         """Every shard's standing, in one round trip."""
@@ -241,6 +264,22 @@ def lag(backlog: Iterable[Backlog], now: float) -> float | None:
     """For how many seconds the oldest entry has waited, `now` being seconds since 1970. None: none is waiting."""
     oldest = [int(shard.oldest_id.split(b"-")[0]) for shard in backlog if shard.oldest_id]
     return max(0.0, round(now - min(oldest) / 1000, 3)) if oldest else None
+
+
+def _name() -> str:
+    """A name for a shard's lifetime, should it have none."""
+    return secrets.token_hex(8)
+
+
+def _batch(shard: int, token: str, epoch: bytes, entries: list[tuple[bytes, list[bytes]]]) -> Batch:
+    return Batch(
+        shard=shard,
+        token=token,
+        epoch=epoch.decode(),
+        entries=[_read(fields[1]) for _, fields in entries],
+        first_id=entries[0][0],
+        last_id=entries[-1][0],
+    )
 
 
 def _read(raw: bytes) -> Entry | Unread:

@@ -76,8 +76,13 @@ def conference(shard: int, sid: str) -> str:
 
 
 def log(shard: int, sid: str) -> str:
-    """List: the conference's callbacks as they came, each once, in order of arrival. The source of truth."""
+    """List: the conference's callbacks, packed (see `logs.py`). The source of truth. Commits append."""
     return f"offhook:{{{shard}}}:log:{sid}"
+
+
+def ids(shard: int, sid: str) -> str:
+    """String: the ids of the callbacks in a conference's log, in their order, twelve bytes each. Commits append."""
+    return f"offhook:{{{shard}}}:ids:{sid}"
 
 
 def call(shard: int, sid: str) -> str:

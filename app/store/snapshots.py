@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -23,9 +23,10 @@ from app.conference import (
     seniority,
 )
 from app.events import Callback
-from app.store import keys
+from app.store import keys, scripts
 from app.store.inbox import LEASE_LASTS, Batch
 from app.store.index import ANY, EVERYONE, LIVE, Created, Place, bounds, entries_of, place_in, place_of, same_place
+from app.store.logs import ID_BYTES, Logged, among, packed, unpacked
 
 HEADER, FOLD = b"header", b"fold"
 UNREADABLE = -1
@@ -50,15 +51,8 @@ class Kept(NamedTuple):
 
     conference: Conference
     fold_version: int
-
-
-class Logged(NamedTuple):
-    """One callback of a log."""
-
-    number: int
-    """Its place in the log, from 1; places never change."""
-    event_id: str
-    callback: Callback
+    whole: bool
+    """Whether all its participants are there, as far as is known."""
 
 
 class Change(NamedTuple):
@@ -121,11 +115,11 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, then a document and a log for each
-# changed conference, then each noted call. ARGV is read from the front: token, first id of the batch, first id that
-# stays, lease's length in ms, fold version, how many changes are kept; counters; dead letters; conferences; call
-# notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is kept only
-# while there is some.
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, then a document, a log and its ids
+# for each changed conference, then each noted call. ARGV is read from the front: token, first id of the batch, first
+# id that stays, lease's length in ms, fold version, how many changes are kept; counters; dead letters; conferences;
+# call notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is kept
+# only while there is some.
 COMMIT = """#!lua flags=allow-oom
 local next_arg, next_key = 0, 7
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
@@ -140,11 +134,15 @@ local stays, lasts, version, kept = take(), take(), take(), take()
 each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
 each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
 each(1, function()
-  local doc, log = key(), key()
+  local doc, log, ids = key(), key(), key()
   each(1, function() redis.call('DEL', doc) end)
   each(2, function() redis.call('HSET', doc, take(), take()) end)
   redis.call('HSET', doc, 'fold', version)
-  each(1, function() redis.call('RPUSH', log, take()) end)
+  each(2, function()
+    local number = redis.call('STRLEN', ids) / ID_BYTES + 1
+    redis.call('APPEND', ids, take())
+    redis.call('RPUSH', log, struct.pack('>I4', number) .. take())
+  end)
   each(1, function() redis.call('ZREM', KEYS[3], take()) end)
   each(1, function() redis.call('ZADD', KEYS[3], 0, take()) end)
   each(1, function() redis.call('ZREM', KEYS[6], take()) end)
@@ -164,7 +162,31 @@ redis.call('XTRIM', KEYS[2], 'MINID', stays)
 local left = redis.call('XLEN', KEYS[2])
 if left == 0 then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], lasts) end
 return left
-"""
+""".replace("ID_BYTES", str(ID_BYTES))
+
+# Part of a log. KEYS 1 log, 2 ids. ARGV 1 number of the first callback that is wanted, 2 of the last. Returns the ids,
+# from that of the first pack's first callback on, then the packs that hold what is wanted.
+READ = """
+local function first_of(place)
+  local pack = redis.call('LINDEX', KEYS[1], place)
+  return pack and struct.unpack('>I4', pack)
+end
+local wanted, last = tonumber(ARGV[1]), tonumber(ARGV[2])
+local low, high = 0, redis.call('LLEN', KEYS[1]) - 1
+while low < high do
+  local middle = math.ceil((low + high) / 2)
+  if first_of(middle) <= wanted then low = middle else high = middle - 1 end
+end
+local first = first_of(low)
+if not first then return {} end
+local packs = {redis.call('GETRANGE', KEYS[2], (first - 1) * ID_BYTES, last * ID_BYTES - 1)}
+while first and first <= last do
+  table.insert(packs, redis.call('LINDEX', KEYS[1], low))
+  low = low + 1
+  first = first_of(low)
+end
+return packs
+""".replace("ID_BYTES", str(ID_BYTES))
 
 
 class Snapshots:
@@ -176,31 +198,70 @@ class Snapshots:
         self.shards = shards
         self.retained = retained or RETAINED // shards
         self._commit = redis.register_script(COMMIT)
+        self._read = redis.register_script(READ)
 
-    def load(self, shard: int, sids: Sequence[str]) -> dict[str, Kept]:
-        """The conferences of this shard that are known, in one round trip."""
+    def load(self, wanted: Mapping[str, Collection[str] | None]) -> dict[str, Kept]:
+        """Those of these conferences that are known, in one round trip.
+
+        Each with the participants that are wanted of it, by call sid, as far as there are any; None: with all.
+        """
         with self.redis.pipeline(transaction=False) as pipe:
-            for sid in sids:
-                pipe.hgetall(keys.conference(shard, sid))
-            found = pipe.execute()
-        return {sid: _kept(fields) for sid, fields in zip(sids, found, strict=True) if fields}
+            for sid, calls in wanted.items():
+                if calls is None:
+                    pipe.hgetall(keys.conference(self._shard(sid), sid))
+                else:
+                    pipe.hmget(keys.conference(self._shard(sid), sid), [HEADER, FOLD, *calls])
+            found = [_fields(calls, fields) for calls, fields in zip(wanted.values(), pipe.execute(), strict=True)]
+        return {sid: _kept(fields, wanted[sid]) for sid, fields in zip(wanted, found, strict=True) if fields}
 
-    def log(self, shard: int, sid: str) -> list[Logged]:
+    def log(self, sid: str) -> list[Logged]:
         """A conference's whole log; an unknown conference has an empty one."""
-        return _logged(0, self.redis.lrange(keys.log(shard, sid), 0, -1))
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.get(keys.ids(self._shard(sid), sid))
+            pipe.lrange(keys.log(self._shard(sid), sid), 0, -1)
+            ids, packs = pipe.execute()
+        return list(unpacked(sid, ids or b"", packs))
 
-    def calls(self, shard: int, sids: Sequence[str]) -> dict[str, CallNotes]:
+    def heard(self, asked: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+        """By conference, those of these events' ids that are in its log already; in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for sid in asked:
+                pipe.get(keys.ids(self._shard(sid), sid))
+            found = pipe.execute()
+        return {
+            sid: {event_id for event_id in events if among(ids or b"", event_id)}
+            for (sid, events), ids in zip(asked.items(), found, strict=True)
+        }
+
+    def calls(self, sids: Sequence[str]) -> dict[str, CallNotes]:
         """What is remembered of these calls, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.hgetall(keys.call(shard, sid))
+                pipe.hgetall(keys.call(self._shard(sid), sid))
             return {sid: _call_notes(fields) for sid, fields in zip(sids, pipe.execute(), strict=True)}
+
+    def _shard(self, sid: str) -> int:
+        return keys.shard_of(sid, self.shards)
 
     def commit(self, batch: Batch, fold_version: int, work: Commit) -> int:
         """Write all that a batch does, and take it out of the inbox, in one atomic step.
 
         Returns how many entries are still waiting; only then is the lease kept. Raises `Fenced`.
         """
+        [left] = self.commit_all([(batch, work)], fold_version)
+        if left is None:
+            raise Fenced
+        return left
+
+    def commit_all(self, work: Iterable[tuple[Batch, Commit]], fold_version: int) -> list[int | None]:
+        """Write what some batches do, each in one atomic step, all in one round trip. For each what `commit` returns.
+
+        None: it was fenced.
+        """
+        calls = (self._committing(batch, fold_version, commit) for batch, commit in work)
+        return [None if left is None else int(left) for left in scripts.run(self.redis, self._commit, calls)]
+
+    def _committing(self, batch: Batch, fold_version: int, work: Commit) -> scripts.Call:
         shard = batch.shard
         names = [
             keys.lease(shard),
@@ -224,40 +285,39 @@ class Snapshots:
         words.append(len(work.changes))
         for change in work.changes:
             sid = change.after.header.sid
-            names += [keys.conference(shard, sid), keys.log(shard, sid)]
+            names += [keys.conference(shard, sid), keys.log(shard, sid), keys.ids(shard, sid)]
             _say_change(words, change)
         _say(words, [word for note in work.call_notes for word in (*_call_note(note), CALL_REMEMBERED)])
         names += [keys.call(shard, note.call_sid) for note in work.call_notes]
-        left = self._commit(names, words)
-        if left is None:
-            raise Fenced
-        return int(left)
+        return names, words
 
     def documents(self, sids: Sequence[str]) -> list[bytes | None]:
         """Native documents in the order asked for, in one round trip; None where one is unknown."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.hgetall(keys.conference(keys.shard_of(sid, self.shards), sid))
+                pipe.hgetall(keys.conference(self._shard(sid), sid))
             return [_document(fields) if fields else None for fields in pipe.execute()]
 
     def conferences(self, sids: Sequence[str]) -> list[Conference]:
         """Those of the conferences that are known, in the order asked for, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.hgetall(keys.conference(keys.shard_of(sid, self.shards), sid))
+                pipe.hgetall(keys.conference(self._shard(sid), sid))
             return [_kept(fields).conference for fields in pipe.execute() if fields]
 
     def headers(self, sids: Sequence[str]) -> list[bytes | None]:
         """Headers as JSON in the order asked for, in one round trip; None where one is unknown."""
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
-                pipe.hget(keys.conference(keys.shard_of(sid, self.shards), sid), HEADER)
+                pipe.hget(keys.conference(self._shard(sid), sid), HEADER)
             return list(pipe.execute())
 
     def events(self, sid: str, after: int, most: int) -> list[Logged]:
         """A conference's callbacks in order of arrival, from behind a place in its log on."""
-        log = keys.log(keys.shard_of(sid, self.shards), sid)
-        return _logged(after, self.redis.lrange(log, after, after + most - 1))
+        shard, last = self._shard(sid), after + most
+        found = self._read([keys.log(shard, sid), keys.ids(shard, sid)], [after + 1, last])
+        ids, packs = (found[0], found[1:]) if found else (b"", [])
+        return [entry for entry in unpacked(sid, ids, packs) if after < entry.number <= last]
 
     def page(
         self, question: Question, place: Place | None, most: int, *, newer: bool = False
@@ -442,16 +502,24 @@ class _Stub(msgspec.Struct):
     revision: int = 0
 
 
-def _kept(fields: dict[bytes, bytes]) -> Kept:
+def _fields(calls: Collection[str] | None, found: Any) -> dict[bytes, bytes]:
+    """A document's fields, whether all were asked for or only some."""
+    if calls is None:
+        return dict(found)
+    names = (HEADER, FOLD, *(sid.encode() for sid in calls))
+    return {name: value for name, value in zip(names, found, strict=True) if value is not None}
+
+
+def _kept(fields: dict[bytes, bytes], calls: Collection[str] | None = None) -> Kept:
     version, header = int(fields.pop(FOLD)), fields.pop(HEADER)
     try:
         participants = {sid.decode(): read_participant(raw) for sid, raw in fields.items()}
-        return Kept(Conference(read_header(header), participants), version)
+        known = Conference(read_header(header), participants)
+        return Kept(known, version, calls is None or len(participants) == known.header.counts.participants)
     except msgspec.ValidationError:  # of another shape: only its log can tell
         stub = msgspec.json.decode(header, type=_Stub)
-        return Kept(
-            Conference(Header(sid=stub.sid, account_sid=stub.account_sid, revision=stub.revision), {}), UNREADABLE
-        )
+        header_only = Header(sid=stub.sid, account_sid=stub.account_sid, revision=stub.revision)
+        return Kept(Conference(header_only, {}), UNREADABLE, whole=True)
 
 
 def _document(fields: dict[bytes, bytes]) -> bytes:
@@ -478,10 +546,6 @@ def _call_notes(fields: dict[bytes, bytes]) -> CallNotes:
     return notes
 
 
-def _logged(after: int, entries: Any) -> list[Logged]:
-    return [Logged(number, *_decode_pair(raw)) for number, raw in enumerate(entries, start=after + 1)]
-
-
 def _say(words: list[Any], saying: Sequence[Any]) -> None:
     words.append(len(saying))
     words.extend(saying)
@@ -494,7 +558,7 @@ def _say_change(words: list[Any], change: Change) -> None:
     for participant in change.changed:
         fields += [participant.call_sid, encode(participant)]
     _say(words, fields)
-    _say(words, [_encode((event_id, callback)) for event_id, callback in change.news])
+    _say(words, [word for pack in packed(header.sid, change.news) for word in pack])
     stale, fresh = _index_changes(change)
     _say(words, list(stale))
     _say(words, list(fresh))
@@ -531,6 +595,14 @@ def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:
         if old - new:  # two participants may share a label: what one gives up the other may still have
             return old - entries_of(after.header, after.participants.values()), new - old
     return old - new, new - old
+
+
+def others_move(before: Conference, after: Conference) -> bool:
+    """Whether the index changes for more than the participants in `after`: then all of them are needed to commit it."""
+    if not same_place(before.header, after.header):
+        return True
+    labels = ((each.label, after.participants[sid].label) for sid, each in before.participants.items())
+    return any(was is not None and was != now for was, now in labels)
 
 
 def _next_id(stream_id: bytes) -> bytes:

@@ -77,11 +77,14 @@ def _pairs(body: bytes) -> list[tuple[bytes, bytes]]:
 
 def _told(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """Each parameter's one value. Two values for one name could be a signed request with its borders moved."""
-    told: dict[str, str] = {}
-    for name, value in pairs:
-        word = _text(name)
-        if told.setdefault(word, text := _text(value)) != text and word in UNDERSTOOD:
-            raise Unusable(f"{word} is given twice, with different values")
+    try:
+        told = {name.decode(): value.decode() for name, value in pairs}
+    except UnicodeDecodeError:
+        told = {_text(name): _text(value) for name, value in pairs}
+    if len(told) < len(pairs):
+        for name, value in pairs:
+            if told[_text(name)] != _text(value) and _text(name) in UNDERSTOOD:
+                raise Unusable(f"{_text(name)} is given twice, with different values")
     return told
 
 
@@ -114,9 +117,14 @@ def _conference(told: Mapping[str, str], identity: str) -> Event:
         at=read_time(told.get("Timestamp", "")),
         friendly_name=_words(told, "FriendlyName"),
         leg=_leg(told, kind) if told.get("CallSid") else None,
-        announcement=without_credentials(told.get("AnnounceUrl", ""))[:LONGEST_TEXT] or None,
+        announcement=_announcement(told),
         ending=_ending(told) if kind == "conference-end" else None,
     )
+
+
+def _announcement(told: Mapping[str, str]) -> str | None:
+    url = told.get("AnnounceUrl")
+    return without_credentials(url)[:LONGEST_TEXT] if url else None
 
 
 def _leg(told: Mapping[str, str], kind: str) -> Leg:
@@ -235,13 +243,17 @@ def _link(told: Mapping[str, str], name: str) -> str | None:
 
 
 def _flag(told: Mapping[str, str], name: str) -> bool | None:
-    return {"true": True, "false": False}.get(told.get(name, "").lower())
+    word = told.get(name)
+    return FLAGS.get(word.lower()) if word else None
 
 
 def _number(told: Mapping[str, str], name: str) -> int | None:
     digits = told.get(name, "")
-    return int(digits) if re.fullmatch(r"[0-9]{1,15}", digits) else None
+    return int(digits) if NUMBER.fullmatch(digits) else None
 
+
+FLAGS = {"true": True, "false": False}
+NUMBER = re.compile(r"[0-9]{1,15}")
 
 IMPLIED = {
     "participant-mute": {"Muted": True},

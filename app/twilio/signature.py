@@ -10,6 +10,7 @@ import hmac
 from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
 from typing import Literal
@@ -52,10 +53,20 @@ def form_fields(raw: bytes, most: int = 200) -> list[tuple[bytes, bytes]]:
     fields = []
     for piece in pieces:
         name, _, value = piece.partition(b"=")
-        if b"%" in piece:  # most pieces have nothing to decode, and finding that out is cheaper
-            name, value = unquote_to_bytes(name), unquote_to_bytes(value)
+        if b"%" in name:  # most have nothing to decode, and finding that out is cheaper
+            name = _unquoted(name)
+        if b"%" in value:
+            value = _unquoted(value)
         fields.append((name, value))
     return fields
+
+
+def _unquoted(text: bytes) -> bytes:
+    """Percent-decoded. Times and names of rooms come again and again."""
+    return _unquoted_once(text) if len(text) <= 128 else unquote_to_bytes(text)
+
+
+_unquoted_once = lru_cache(maxsize=2048)(unquote_to_bytes)
 
 
 def signed_urls(base: str, target: str) -> tuple[bytes, ...]:

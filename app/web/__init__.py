@@ -18,16 +18,14 @@ from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
-from app.web import api, dashboard, failures, health, insights, rest, sign_in, stream, webhook
+from app.web import api, dashboard, failures, health, insights, rest, sign_in, stream
 from app.web.access import Access, Grant
 from app.web.answers import failure, with_headers
 from app.web.control import Control
 from app.web.fanout import Fanout
 from app.web.intake import Intake
 from app.web.refusals import Refusals
-
-LARGEST_BODY = 64 * 1024
-"""Bytes. Twilio's status callbacks are well under 2 KiB."""
+from app.web.webhook import LARGEST_BODY, PATH, Webhook
 
 FANOUT = "offhook.fanout"
 """Under what name the application keeps what feeds its streams, for the web server to end them."""
@@ -82,9 +80,8 @@ def create_app(
         intake=intake,
         twilio=twilio,
         url_hosts=url_hosts,
-        own_address=(public_url or "") + webhook.PATH,
+        own_address=(public_url or "") + PATH,
     )
-    app.register_blueprint(webhook.create(intake=intake, keys=keys, public_url=public_url, refusals=refusals))
     app.register_blueprint(rest.create(snapshots=snapshots, access=access, control=control, list_status=list_status))
     app.register_blueprint(insights.create(snapshots=snapshots, access=access, public_url=public_url))
     app.register_blueprint(api.create(inbox=inbox, snapshots=snapshots, access=access, refusals=refusals))
@@ -94,6 +91,8 @@ def create_app(
     app.register_blueprint(sign_in.create(access=access, sessions=sessions, refusals=refusals))
     app.register_blueprint(dashboard.create(access=access))
     app.register_blueprint(health.create(inbox=inbox))
+    webhook = Webhook(intake=intake, keys=keys, public_url=public_url, refusals=refusals)
+    app.wsgi_app = webhook.ahead_of(app.wsgi_app)  # type: ignore[assignment, method-assign]  # as Flask has it wrapped
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(RedisError, _away)
     app.register_error_handler(Exception, _broken)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Response, request
+from flask import Response
 from werkzeug.exceptions import HTTPException
 
 from app.conference import encode
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
-def target() -> str:
-    """Path and query of the current request as they were sent, not decoded."""
-    sent: str = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
+
+def target(environ: WSGIEnvironment) -> str:
+    """Path and query of a request as they were sent, not decoded."""
+    sent: str = environ.get("RAW_URI") or environ.get("REQUEST_URI", "")
     return sent
 
 

@@ -15,7 +15,8 @@ from app.conference import Status, encode, read_header
 from app.events import Callback, Event
 from app.store.inbox import Inbox, lag
 from app.store.index import Place
-from app.store.snapshots import DeadLetter, Logged, Question, Snapshots
+from app.store.logs import Logged
+from app.store.snapshots import DeadLetter, Question, Snapshots
 from app.timeline import timeline
 from app.twilio.callbacks import Unusable, parameters, read, read_filed
 from app.twilio.sids import is_sid

@@ -154,7 +154,7 @@ class Control:
             raise Failure(403, "No Auth Token is configured for this account: Twilio would not let us in.")
         if aim.conference in (".", "..") or not aim.conference:
             raise Failure(400, "A conference cannot be named so")
-        body, raw_query = _body(), target().partition("?")[2].encode("latin-1")
+        body, raw_query = _body(), target(request.environ).partition("?")[2].encode("latin-1")
         if body and request.mimetype != FORM:
             raise Failure(400, f"Content-Type: expected {FORM}, as Twilio takes it")
         try:

@@ -42,7 +42,7 @@ def create(*, access: Access) -> Blueprint:
         except Unauthorized:
             if request.authorization is not None:
                 raise
-            return redirect(f"/sign-in?{urlencode({'next': target()})}", 303)
+            return redirect(f"/sign-in?{urlencode({'next': target(request.environ)})}", 303)
         html = render_template("dashboard.html", reader=reader, version=version)
         return html, {
             "Cache-Control": "no-store",

@@ -43,7 +43,7 @@ def create(*, snapshots: Snapshots, access: Access, control: Control, list_statu
     )
     def answer(**_: str) -> Response:
         reader = access.reader()
-        words, form = _parted(target())
+        words, form = _parted(target(request.environ))
         if len(words) < 3 or words[0] != "Accounts" or not is_sid("AC", words[1]) or words[2] != "Conferences":
             raise Failure(
                 404, f"The requested resource {request.path} was not found: Offhook serves an account's Conferences"

@@ -1,117 +1,161 @@
-"""Every Twilio callback comes in here: believe it or not, write it down as it came, nudge, 204."""
+"""Every Twilio callback comes in here: believe it or not, write it down as it came, nudge, 204.
+
+A WSGI application of its own, ahead of Flask's: there is one address, and nothing of what Flask does for a request is
+needed here. Dispatching would cost more than checking a signature does.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import structlog
-from flask import Blueprint, Response, request
+from flask import Response
 from redis import RedisError
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wsgi import get_input_stream
 
 from app.events import Callback, Media
 from app.store.connect import WrongShards
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
-from app.web.answers import failure, target
+from app.web.answers import failure, target, with_headers
 from app.web.intake import Intake
 from app.web.refusals import Refusals
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 PATH = "/webhooks/twilio"
+ADDRESSES = (PATH, f"{PATH}/")
+LARGEST_BODY = 64 * 1024
+"""Bytes. Twilio's status callbacks are well under 2 KiB."""
 LONGEST_TOKEN = 128
+MEDIA: Mapping[str, Media] = {"application/x-www-form-urlencoded": "form", "application/json": "json"}
 
 log = structlog.get_logger("offhook.webhook")
 
 Fields = Sequence[tuple[bytes, bytes]]
 
+_urls = lru_cache(maxsize=64)(signed_urls)  # nearly all requests have one target; strangers may send any
 
-def create(
-    *,
-    intake: Intake,
-    keys: Mapping[str, tuple[Key, ...]],
-    public_url: str | None,
-    refusals: Refusals,
-) -> Blueprint:
-    """The route. See `app.web.create_app` for what it is handed."""
-    webhook = Blueprint("webhook", __name__)
-    every_key = tuple({key.name: key for account in keys.values() for key in account}.values())
 
-    @webhook.route(PATH, methods=["GET", "POST"], provide_automatic_options=False)
-    def receive() -> Response:
-        sent = target()
-        query = sent.partition("?")[2].encode("latin-1")
+class Webhook:
+    """The WSGI application. See `app.web.create_app` for what it is handed."""
+
+    def __init__(
+        self, *, intake: Intake, keys: Mapping[str, tuple[Key, ...]], public_url: str | None, refusals: Refusals
+    ) -> None:
+        self.intake = intake
+        self.keys = keys
+        self.every_key = tuple({key.name: key for account in keys.values() for key in account}.values())
+        self.public_url = public_url
+        self.refusals = refusals
+
+    def ahead_of(self, others: WSGIApplication) -> WSGIApplication:
+        """An application that answers the webhook's address itself, and has the others answer for all else."""
+
+        def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            answers = self if environ["PATH_INFO"] in ADDRESSES else others
+            return answers(environ, start_response)
+
+        return application
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request. Whatever goes wrong, it is not answered 2xx, and not with a redirect."""
         try:
-            body = request.get_data(cache=False) if request.method == "POST" else query
+            refusal = self._receive(environ)
+        except HTTPException as error:
+            refusal = with_headers(failure(error.code or 400, error.description or error.name), error)
+        except Exception as error:
+            log.exception("callback failed", error=type(error).__name__)
+            self.refusals.note("not stored")
+            refusal = failure(503, "Not stored: something is wrong inside Offhook; its log says what.")
+        if refusal is not None:
+            return refusal(environ, start_response)
+        start_response("204 NO CONTENT", [])
+        return ()
+
+    def _receive(self, environ: WSGIEnvironment) -> Response | None:
+        """Why a request is refused; None: its callback is stored."""
+        method = environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD", "POST"):
+            answer = failure(405, "Twilio's callbacks come by POST or GET.")
+            answer.headers["Allow"] = "GET, HEAD, POST"
+            return answer
+        sent = target(environ)
+        query = sent.partition("?")[2].encode("latin-1")
+        posted = method == "POST"
+        try:
+            body = get_input_stream(environ, max_content_length=LARGEST_BODY).read() if posted else query
         except RequestEntityTooLarge:
-            refusals.note("too large")
+            self.refusals.note("too large")
             raise
         except Exception:  # each server has errors of its own for a body that is cut off, or not chunked as it says
-            refusals.note("malformed")
+            self.refusals.note("malformed")
             return failure(400, "The body is cut off, or its chunks are malformed.")
-        media = _media(request.mimetype) if request.method == "POST" else "form"
+        media = MEDIA.get(environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()) if posted else "form"
         if media is None:
-            refusals.note("media type")
+            self.refusals.note("media type")
             return failure(415, "Send application/x-www-form-urlencoded, as Twilio does, or application/json.")
         try:
             fields = form_fields(body) if media == "form" else []
         except Malformed as error:
-            refusals.note("malformed")
+            self.refusals.note("malformed")
             return failure(400, str(error))
         account = _first(fields, b"AccountSid")
-        if media == "form" and account and account not in keys:
-            refusals.note("unknown account", account=account if is_sid("AC", account) else "no sid")
+        if media == "form" and account and account not in self.keys:
+            self.refusals.note("unknown account", account=account if is_sid("AC", account) else "no sid")
             return Response(status=403)
-        key = _signer(sent, body, media, fields if request.method == "POST" else (), keys.get(account, every_key))
+        ring = self.keys.get(account, self.every_key)
+        bases = self._bases(environ)
+        key = _signer(environ, [url for base in bases for url in _urls(base, sent)], media, body, fields, ring)
         if key is None:
-            refusals.note("signature", expected_at=_without_credentials(_bases()[0]) + request.path)
+            self.refusals.note("signature", expected_at=_without_credentials(bases[0]) + environ["PATH_INFO"])
             return Response(status=403)
         callback = Callback(
             body=body,
             media=media,
             received_at=time.time_ns() // 1_000_000,
             key=key.name,
-            token=request.headers.get("I-Twilio-Idempotency-Token", "")[:LONGEST_TOKEN],
-            query=query.decode("latin-1") if request.method == "POST" else "",
+            token=environ.get("HTTP_I_TWILIO_IDEMPOTENCY_TOKEN", "")[:LONGEST_TOKEN],
+            query=query.decode("latin-1") if posted else "",
         )
-        return _stored(_home(fields, account), callback)
+        return self._stored(_home(fields, account), callback)
 
-    def _signer(sent: str, body: bytes, media: Media, fields: Fields, ring: Sequence[Key]) -> Key | None:
-        urls = [url for base in _bases() for url in signed_urls(base, sent)]
-        signature = request.headers.get("X-Twilio-Signature", "")
-        settings = request.headers.get("X-Twilio-Webhooks-Signature-Settings", "")
-        if media == "json":
-            return verify_json(urls, body, signature, ring, settings)
-        return verify(urls, fields, signature, ring, settings)
-
-    def _bases() -> list[str]:
+    def _bases(self, environ: WSGIEnvironment) -> list[str]:
         """What Twilio was given. Unless that is configured, any proxy may have taken the TLS off: both are tried."""
-        if public_url is not None:
-            return [public_url]
-        host = request.environ.get("HTTP_HOST", "")
+        if self.public_url is not None:
+            return [self.public_url]
+        host = environ.get("HTTP_HOST", "")
         return [f"https://{host}", f"http://{host}"]
 
-    def _stored(home: str, callback: Callback) -> Response:
+    def _stored(self, home: str, callback: Callback) -> Response | None:
         """2xx means stored: nothing answers 204 before Redis has."""
         try:
-            intake.store(home, callback)
+            self.intake.store(home, callback)
         except (RedisError, WrongShards) as error:
             log.error("not stored", error=type(error).__name__)
-            refusals.note("not stored")
+            self.refusals.note("not stored")
             return failure(503, "Not stored: Redis does not answer, or cannot.")
-        return Response(status=204)
+        return None
 
-    return webhook
+
+def _signer(
+    environ: WSGIEnvironment, urls: Sequence[bytes], media: Media, body: bytes, fields: Fields, ring: Sequence[Key]
+) -> Key | None:
+    signature = environ.get("HTTP_X_TWILIO_SIGNATURE", "")
+    settings = environ.get("HTTP_X_TWILIO_WEBHOOKS_SIGNATURE_SETTINGS", "")
+    if media == "json":
+        return verify_json(urls, body, signature, ring, settings)
+    return verify(urls, fields if environ["REQUEST_METHOD"] == "POST" else (), signature, ring, settings)
 
 
 def _without_credentials(base: str) -> str:
     scheme, _, rest = base.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-def _media(mimetype: str) -> Media | None:
-    kinds: dict[str, Media] = {"application/x-www-form-urlencoded": "form", "application/json": "json"}
-    return kinds.get(mimetype)
 
 
 def _first(fields: Fields, name: bytes) -> str:

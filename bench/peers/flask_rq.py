@@ -1,5 +1,7 @@
 """What one would write first: Flask, the SDK's RequestValidator, and an RQ job for each callback.
 
+`python -m bench.peers.flask_rq` is a worker.
+
 It is short and clear, and it is not safe: a job changes a document that another worker may be changing too, late and
 repeated callbacks are taken as they come, and a job that dies with its worker is gone. None of that is held against
 it here; only its speed is measured.
@@ -13,7 +15,7 @@ from typing import Any
 
 from flask import Flask, abort, request
 from redis import Redis
-from rq import Queue
+from rq import Queue, SimpleWorker
 from twilio.request_validator import RequestValidator
 
 app = Flask(__name__)
@@ -66,3 +68,7 @@ def apply(told: dict[str, str]) -> None:
     document = json.dumps(conference)
     redis.set(key, document)
     redis.publish("conferences", json.dumps({"event": event, "conference": conference}))
+
+
+if __name__ == "__main__":
+    SimpleWorker([queue], connection=redis, log_job_description=False).work(logging_level="WARNING")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.conference import Conference, document, encode
 from app.events import Action, Answer, Call, Ending, Event, Leg, Recording
-from app.fold import advance, fold, may_have_heard
+from app.fold import Advance, Missing, advance, concerns_everyone, fold, may_have_heard
+from app.replay import REMEMBERED, Track, by_call, followed, replayed
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ROOM, ACCOUNT = "CF" + "b" * 32, "AC" + "a" * 32
@@ -29,10 +31,14 @@ def written(conference: Conference) -> bytes:
     return document(encode(conference.header), map(encode, conference.in_order()))
 
 
-def arriving(events: Sequence[Event], sizes: Sequence[int]) -> Conference:
-    """The conference as a worker would come to know it: in batches, the short way where there is one."""
+def arriving(events: Sequence[Event], sizes: Sequence[int], random: Random) -> Conference:
+    """The conference as a worker would come to know it: in batches, by the short way where there is one.
+
+    It is handed no more of a conference than the store would, and now and then forgets its tracks, or has old ones.
+    """
     conference: Conference | None = None
     log: dict[str, Event] = {}
+    tracks: dict[str, Track] = {}
     waiting, batches = list(events), itertools.cycle(sizes)
     while waiting:
         size = next(batches)
@@ -40,12 +46,37 @@ def arriving(events: Sequence[Event], sizes: Sequence[int]) -> Conference:
         fresh = {e.id: e for e in batch if e.id not in log}
         if conference is not None:
             assert all(may_have_heard(conference, e) for e in batch if e.id in log), "a repeat would go unnoticed"
+        if not fresh:
+            continue
+        after = shortcut(conference, list(fresh.values()), tracks, list(log.values())) if conference else None
         log |= fresh
-        if fresh:
-            shortcut = advance(conference, list(fresh.values())) if conference else None
-            conference = shortcut or fold(log.values())
+        conference = after.conference if after else fold(log.values())
+        if random.random() < 0.3:
+            tracks.clear()
+        if after and random.random() < 0.8:
+            tracks |= after.tracks
     assert conference is not None
     return conference
+
+
+def shortcut(
+    conference: Conference, news: Sequence[Event], tracks: Mapping[str, Track], log: Sequence[Event]
+) -> Advance | None:
+    """What `advance` makes of only those whom the news is about, where it can, put back among the others."""
+    everyone = any(map(concerns_everyone, news))
+    about = {event.call_sid for event in news}
+    known = {sid: each for sid, each in conference.participants.items() if everyone or sid in about}
+    after = advance(Conference(conference.header, known), news, tracks)
+    if isinstance(after, Missing):
+        legs = by_call(log)
+        after = advance(
+            Conference(conference.header, known), news, tracks, {sid: legs.get(sid, []) for sid in after.histories}
+        )
+        assert not isinstance(after, Missing), "no more can be known than the whole history"
+    if after is None:
+        return None
+    whole = {**conference.participants, **after.conference.participants}
+    return Advance(Conference(after.conference.header, whole), after.tracks)
 
 
 # Whatever Twilio might send: any numbers, any times, or none.
@@ -173,7 +204,7 @@ def test_any_order_any_repeats_any_batches_give_the_same_document(events, random
     twice = [*events, *random.sample(events, random.randint(0, len(events)))]
     random.shuffle(twice)
     assert written(fold(twice)) == once
-    assert written(arriving(twice, sizes)) == once
+    assert written(arriving(twice, sizes, random)) == once
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -183,7 +214,7 @@ def test_that_holds_too_where_not_all_numbers_can_be_shown(monkeypatch, events, 
         monkeypatch.setattr(f"{module}.SHOWN", 2)
     monkeypatch.setattr("app.actions.ACTIONS_SHOWN", 1)
     shuffled = random.sample(events, len(events))
-    assert written(arriving(shuffled, sizes)) == written(fold(events))
+    assert written(arriving(shuffled, sizes, random)) == written(fold(events))
     numbers = {e.sequence for e in events if e.source == "conference" and e.sequence is not None}
     assert fold(events).header.coverage.missing == len(set(range(1, max(numbers, default=0))) - numbers)
 
@@ -204,3 +235,70 @@ def test_counts_are_those_of_the_participants_and_intervals_are_open_only_for_th
             assert p.speaking in (None, False)
     if conference.header.status == "completed":
         assert not here
+
+
+# What needs no history.
+
+
+def told(kind: str, number: int, **more) -> Event:
+    at = NOON + timedelta(seconds=number)
+    said = {"id": f"{number:05}", "account_sid": ACCOUNT, "conference_sid": ROOM, "call_sid": ANNA}
+    leg = Leg(muted=number % 2 == 0)
+    return Event(source="conference", type=kind, sequence=number, at=at, **{"leg": leg, **said, **more})
+
+
+JOIN = told("participant-join", 1)
+TURNS = [told("participant-mute" if n % 2 == 0 else "participant-unmute", n) for n in range(2, 60)]
+
+
+def walked(events: Sequence[Event]) -> tuple[Conference, dict[str, Track]]:
+    """A conference that has heard these one by one, and what is remembered of it."""
+    conference, tracks = fold(events[:1]), {}
+    for event in events[1:]:
+        after = advance(conference, [event], tracks)
+        assert isinstance(after, Advance)
+        conference, tracks = after
+    return conference, tracks
+
+
+@given(st.integers(1, len(TURNS)), st.integers(1, REMEMBERED - 1))
+def test_a_callback_overtaken_by_a_few_of_its_call_needs_no_history(place, by):
+    events = [JOIN, *TURNS[:place], *TURNS[place + 1 : place + by]]
+    late = TURNS[place : place + 1]
+    conference, tracks = walked(events)
+    after = advance(conference, late, tracks) if late else Advance(conference, tracks)
+    assert isinstance(after, Advance)
+    assert written(after.conference) == written(fold([*events, *late]))
+
+
+def test_a_track_is_the_end_of_the_history_and_no_longer():
+    history = [JOIN, *TURNS]
+    _, tracks = walked(history)
+    assert tracks[ANNA] == replayed(ANNA, history)
+    assert len(tracks[ANNA].steps) == REMEMBERED
+    assert followed(tracks[ANNA], told("participant-hold", 30)) is None, "that is too long ago"
+
+
+def test_a_track_that_has_missed_something_is_not_believed():
+    events = [JOIN, *TURNS[:6]]
+    _, old = walked(events[:-2])
+    conference, _ = walked(events)
+    assert isinstance(advance(conference, [told("participant-hold", 3, id="late")], old), Missing)
+
+
+def test_a_leave_told_after_the_end_needs_no_history_of_who_is_remembered():
+    conference, tracks = walked([JOIN, *TURNS[:4]])
+    end = told("conference-end", 8, call_sid=None, leg=None)
+    ended = advance(conference, [end], tracks)
+    assert isinstance(ended, Advance)
+    assert ended.conference.participants[ANNA].stays[-1].inferred
+    leave = told("participant-leave", 7, leg=Leg(reason_left="participant_hung_up"))
+    after = advance(ended.conference, [leave], tracks)
+    assert isinstance(after, Advance)
+    assert written(after.conference) == written(fold([JOIN, *TURNS[:4], end, leave]))
+
+
+def test_within_a_batch_the_order_of_arrival_costs_nothing():
+    after = advance(fold([JOIN]), [TURNS[1], TURNS[3], TURNS[0], TURNS[2]])
+    assert isinstance(after, Advance)
+    assert written(after.conference) == written(fold([JOIN, *TURNS[:4]]))

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from app.conference import ACTIONS_SHOWN, encode
 from app.events import Answer, Event
-from app.fold import UNTOLD, fold
+from app.fold import fold
+from app.replay import UNTOLD
 from app.timeline import Mark, Span, Timeline, timeline
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, ROOM, at, event, progress, said
 from tests.core.test_actions import action, record

@@ -12,6 +12,7 @@ from app.conference import Conference, Counts, Header, Participant, Status
 from app.store.inbox import Batch, Inbox
 from app.store.snapshots import Change, Commit, Snapshots
 from tests.cast import ACCOUNT, callback, said
+from tests.claims import claim
 
 
 def room(
@@ -55,7 +56,7 @@ def changed(before: Conference | None, after: Conference, message: bytes = b"{}"
 
 def claimed(inbox: Inbox, shard: int, most: int = 500) -> Batch:
     """The lease and the oldest entries of a shard that has mail and is free."""
-    batch = inbox.claim(shard, most)
+    batch = claim(inbox, shard, most)
     assert batch is not None
     return batch
 
@@ -68,7 +69,7 @@ def write(inbox: Inbox, snapshots: Snapshots, *conferences: Conference) -> None:
     for shard, ours in by_shard.items():
         for start in range(0, len(ours), 500):
             some = ours[start : start + 500]
-            kept = snapshots.load(shard, [conference.header.sid for conference in some])
+            kept = snapshots.load({conference.header.sid: None for conference in some})
             before = {sid: each.conference for sid, each in kept.items()}
             inbox.append(shard, callback(said("conference-start", number=1, second=0)))
             work = Commit(changes=[changed(before.get(each.header.sid), each) for each in some])

@@ -6,14 +6,18 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from hashlib import blake2b
+from itertools import pairwise
 
 import pytest
 from msgspec.structs import replace
 from redis import Redis, RedisError
 
 from app.conference import Conference, Participant
+from app.events import Callback
 from app.store import feed, keys
 from app.store.inbox import LEASE_LASTS, Batch, Inbox
+from app.store.logs import LARGEST_PACK
 from app.store.snapshots import (
     CALL_REMEMBERED,
     Change,
@@ -25,11 +29,14 @@ from app.store.snapshots import (
     SeenIn,
     Snapshots,
 )
-from tests.cast import ANNA, BEN, ROOM, at, callback, progress, said
+from tests.cast import ROOM, at, callback, progress, said
+from tests.claims import claim_again
+from tests.conftest import SHARDS
 from tests.store.rooms import changed, claimed, room
 
 SHARD = 1
-"""Where the room lives."""
+"""Where the room lives, and two callers."""
+ANNA, BEN = [sid for sid in (f"CA{n:032x}" for n in range(99)) if keys.shard_of(sid, SHARDS) == SHARD][:2]
 
 JOINED = callback(said("participant-join", ANNA, number=2, second=1))
 RINGING = callback(progress(BEN, "ringing", number=1, second=0))
@@ -41,12 +48,17 @@ def standup(people: int = 1) -> Conference:
     return Conference(replace(conference.header, sid=ROOM), conference.participants)
 
 
+def event_id(number: int) -> str:
+    """An id, as the digest of a callback would be one."""
+    return blake2b(str(number).encode(), digest_size=12).hexdigest()
+
+
 def whole_work(before: Conference | None = None) -> Commit:
     """One of everything that a batch can do."""
-    change = changed(before, standup(), message=b'{"said": "of this commit"}')._replace(news=[("event 1", JOINED)])
+    change = changed(before, standup(), message=b'{"said": "of this commit"}')._replace(news=[(event_id(1), JOINED)])
     return Commit(
         changes=[change],
-        call_notes=[SeenIn(ANNA, ROOM), Said(BEN, "event 2", RINGING)],
+        call_notes=[SeenIn(ANNA, ROOM), Said(BEN, event_id(2), RINGING)],
         dead_letters=[DeadLetter(GARBLED, "names neither a conference nor a call")],
         folded=1,
         noted=1,
@@ -81,17 +93,17 @@ def test_a_commit_writes_all_that_a_batch_does(redis: Redis, inbox: Inbox, snaps
         left = snapshots.commit(claimed(inbox, SHARD), 7, whole_work())
         assert next(messages) == b'{"said": "of this commit"}'
     assert left == 0
-    kept = snapshots.load(SHARD, [ROOM])[ROOM]
+    kept = snapshots.load({ROOM: None})[ROOM]
     assert kept.fold_version == 7
     assert kept.conference.header.revision == 1
     assert list(kept.conference.participants.values()) == list(standup().participants.values())
-    assert [(entry.event_id, entry.callback) for entry in snapshots.log(SHARD, ROOM)] == [("event 1", JOINED)]
+    assert [(entry.event_id, entry.callback) for entry in snapshots.log(ROOM)] == [(event_id(1), JOINED)]
     assert [json.loads(header)["sid"] for header in snapshots.page(Question(), None, 5)[0]] == [ROOM]
     assert snapshots.counters() == {"folded": 1, "noted": 1, "repeated": 3, "dead": 1}
     assert snapshots.dead_letters(5) == [DeadLetter(GARBLED, "names neither a conference nor a call")]
-    notes = snapshots.calls(SHARD, [ANNA, BEN])
+    notes = snapshots.calls([ANNA, BEN])
     assert notes[ANNA].conferences == {ROOM}
-    assert notes[BEN].callbacks == {"event 2": RINGING}
+    assert notes[BEN].callbacks == {event_id(2): RINGING}
     assert inbox.backlog()[SHARD] == (0, None, False)
 
 
@@ -100,7 +112,7 @@ def test_a_commit_takes_out_its_own_batch_and_nothing_that_came_since(inbox: Inb
     batch = claimed(inbox, SHARD, most=2)
     mail(inbox, 2)
     assert snapshots.commit(batch, 1, whole_work()) == 3
-    following = inbox.claim_again(batch, 10)
+    following = claim_again(inbox, batch, 10)
     assert following is not None
     assert len(following.entries) == 3
 
@@ -112,7 +124,7 @@ def test_the_lease_is_kept_only_while_mail_is_left(redis: Redis, inbox: Inbox, s
     snapshots.commit(batch, 1, Commit())
     assert redis.get(keys.lease(SHARD)) == batch.token.encode()
     assert int(redis.pttl(keys.lease(SHARD))) > LEASE_LASTS // 10, "a lease begins anew with each commit"
-    following = inbox.claim_again(batch, 2)
+    following = claim_again(inbox, batch, 2)
     assert following is not None
     snapshots.commit(following, 1, Commit())
     assert not redis.exists(keys.lease(SHARD))
@@ -178,7 +190,7 @@ def test_of_two_who_commit_the_same_batch_at_once_one_succeeds(inbox: Inbox, sna
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(committed, range(8))) == [False] * 7 + [True]
     assert snapshots.counters() == {"folded": 1, "noted": 1, "repeated": 3, "dead": 1}
-    assert len(snapshots.log(SHARD, ROOM)) == 1
+    assert len(snapshots.log(ROOM)) == 1
 
 
 def test_nobody_ever_sees_a_commit_half_done(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
@@ -190,9 +202,9 @@ def test_nobody_ever_sees_a_commit_half_done(redis: Redis, inbox: Inbox, snapsho
         batch: Batch | None = claimed(inbox, SHARD, most=1)
         for number in range(commits):
             assert batch is not None
-            change = changed(before, standup())._replace(news=[(f"event {number}", JOINED)])
+            change = changed(before, standup())._replace(news=[(event_id(number), JOINED)])
             snapshots.commit(batch, 1, Commit(changes=[change], folded=1))
-            before, batch = change.after, inbox.claim_again(batch, 1)
+            before, batch = change.after, claim_again(inbox, batch, 1)
 
     with ThreadPoolExecutor(1) as threads:
         writing = threads.submit(commit_them_all)
@@ -208,7 +220,7 @@ def test_nobody_ever_sees_a_commit_half_done(redis: Redis, inbox: Inbox, snapsho
             assert (revision, logged, int(folded or 0), commits - waiting) == (revision,) * 4
             looks += 1
         writing.result()
-    assert snapshots.load(SHARD, [ROOM])[ROOM].conference.header.revision == commits
+    assert snapshots.load({ROOM: None})[ROOM].conference.header.revision == commits
 
 
 def test_with_the_memory_full_nothing_is_taken_in_but_what_waits_can_be_committed(
@@ -220,12 +232,12 @@ def test_with_the_memory_full_nothing_is_taken_in_but_what_waits_can_be_committe
             inbox.append(SHARD, JOINED)
         batch = claimed(inbox, SHARD, most=2)
         assert snapshots.commit(batch, 1, whole_work()) == 1
-        following = inbox.claim_again(batch, 2)
+        following = claim_again(inbox, batch, 2)
         assert following is not None
         [change] = whole_work().changes
         assert snapshots.commit(following, 1, Commit(changes=[changed(change.after, standup(3))])) == 0
         assert inbox.leave() is False
-    assert len(snapshots.load(SHARD, [ROOM])[ROOM].conference.participants) == 3
+    assert len(snapshots.load({ROOM: None})[ROOM].conference.participants) == 3
     assert inbox.append(SHARD, JOINED)
 
 
@@ -235,18 +247,18 @@ def test_a_commit_survives_a_script_flush(redis: Redis, inbox: Inbox, snapshots:
     batch = claimed(inbox, SHARD)
     redis.script_flush()
     assert snapshots.commit(batch, 1, whole_work()) == 0
-    assert len(snapshots.log(SHARD, ROOM)) == 1
+    assert len(snapshots.log(ROOM)) == 1
 
 
 def test_a_commit_of_a_whole_town_hall_goes_through_in_one(inbox: Inbox, snapshots: Snapshots) -> None:
     mail(inbox, 500)
     change = changed(None, standup(people=1_000))
-    change = change._replace(news=[(f"event {n}", JOINED) for n in range(500)])
+    change = change._replace(news=[(event_id(n), JOINED) for n in range(500)])
     others = [changed(None, room(n, at(n), people={ANNA: "anna"})) for n in range(1, 200)]
     assert snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change, *others])) == 0
-    kept = snapshots.load(SHARD, [ROOM])[ROOM].conference
+    kept = snapshots.load({ROOM: None})[ROOM].conference
     assert len(kept.participants) == 1_000
-    assert len(snapshots.log(SHARD, ROOM)) == 500
+    assert len(snapshots.log(ROOM)) == 500
 
 
 def test_only_participants_that_changed_are_written(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
@@ -256,12 +268,12 @@ def test_only_participants_that_changed_are_written(redis: Redis, inbox: Inbox, 
     snapshots.commit(batch, 1, Commit(changes=[changed(None, before)]))
     first = next(iter(before.participants))
     after = Conference(before.header, before.participants | {first: Participant(call_sid=first, muted=True)})
-    following = inbox.claim_again(batch, 1)
+    following = claim_again(inbox, batch, 1)
     assert following is not None
     change = changed(Conference(replace(before.header, revision=1), before.participants), after)
     assert len(change.changed) == 1
     snapshots.commit(following, 1, Commit(changes=[change]))
-    kept = snapshots.load(SHARD, [ROOM])[ROOM].conference
+    kept = snapshots.load({ROOM: None})[ROOM].conference
     assert kept.participants == after.participants
     assert kept.header.revision == 2
 
@@ -291,21 +303,48 @@ def test_what_is_unknown_has_no_document(snapshots: Snapshots) -> None:
     assert snapshots.documents([ROOM, ROOM]) == [None, None]
     assert snapshots.headers([ROOM]) == [None]
     assert snapshots.events(ROOM, 0, 10) == []
-    assert snapshots.log(SHARD, ROOM) == []
-    assert snapshots.load(SHARD, [ROOM]) == {}
+    assert snapshots.log(ROOM) == []
+    assert snapshots.load({ROOM: None}) == {}
 
 
-def test_a_log_is_read_on_from_any_of_its_entries(inbox: Inbox, snapshots: Snapshots) -> None:
-    mail(inbox, 1)
-    change = changed(None, standup())._replace(news=[(f"event {n}", JOINED) for n in range(7)])
-    snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change]))
-    read: list[str] = []
-    after = 0
-    while some := snapshots.events(ROOM, after, 3):
-        assert len(some) <= 3
-        read += [entry.event_id for entry in some]
-        after = some[-1].number
-    assert read == [f"event {n}" for n in range(7)]
+@pytest.fixture
+def long_log(inbox: Inbox, snapshots: Snapshots) -> list[tuple[str, Callback]]:
+    """What a conference has heard: in commits of one, a few, and more callbacks than are packed together."""
+    news = [(event_id(n), replace(JOINED, received_at=n)) for n in range(1, 2 * LARGEST_PACK + 21)]
+    before, told = None, 0
+    for size in (1, 1, 3, 2 * LARGEST_PACK + 5, 1, 9):
+        mail(inbox, 1)
+        change = changed(before, standup())._replace(news=news[told : told + size])
+        snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change]))
+        before, told = change.after, told + size
+    assert told == len(news)
+    return news
+
+
+def test_a_log_is_what_was_heard_in_its_order(snapshots: Snapshots, long_log: list[tuple[str, Callback]]) -> None:
+    assert snapshots.log(ROOM) == [(number, *each) for number, each in enumerate(long_log, start=1)]
+
+
+def test_a_log_is_read_on_from_any_of_its_entries(snapshots: Snapshots, long_log: list[tuple[str, Callback]]) -> None:
+    whole = snapshots.log(ROOM)
+    for after in range(len(whole) + 2):
+        for most in (1, 2, 7, 50, 500):
+            assert snapshots.events(ROOM, after, most) == whole[after : after + most]
+
+
+def test_what_was_heard_is_known_and_nothing_else(snapshots: Snapshots, long_log: list[tuple[str, Callback]]) -> None:
+    heard = [known for known, _ in long_log]
+    between = [(one + other)[k : k + 24] for one, other in pairwise(heard) for k in range(1, 24)]
+    others = [event_id(0), event_id(10_000), *(each for each in between if each not in heard)]
+    asked = {ROOM: [*heard, *others], f"CF{0:032x}": heard[:2]}
+    assert snapshots.heard(asked) == {ROOM: set(heard), f"CF{0:032x}": set()}
+
+
+def test_a_callback_of_a_long_log_takes_little_room(
+    redis: Redis, snapshots: Snapshots, long_log: list[tuple[str, Callback]]
+) -> None:
+    kept = sum(int(redis.memory_usage(name(SHARD, ROOM)) or 0) for name in (keys.log, keys.ids))
+    assert kept / len(long_log) < len(JOINED.body) / 4
 
 
 def test_a_call_is_forgotten_in_the_end_but_not_while_it_is_spoken_of(
@@ -317,9 +356,9 @@ def test_a_call_is_forgotten_in_the_end_but_not_while_it_is_spoken_of(
     name = keys.call(SHARD, BEN)
     assert 0 < int(redis.ttl(name)) <= CALL_REMEMBERED
     redis.expire(name, 60)
-    following = inbox.claim_again(batch, 1)
+    following = claim_again(inbox, batch, 1)
     assert following is not None
-    snapshots.commit(following, 1, Commit(call_notes=[Said(BEN, "event 2", RINGING)]))
+    snapshots.commit(following, 1, Commit(call_notes=[Said(BEN, event_id(2), RINGING)]))
     assert int(redis.ttl(name)) > 60
 
 

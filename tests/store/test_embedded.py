@@ -19,6 +19,7 @@ from app.store import embedded
 from app.store.connect import connect, until_answering
 from app.store.inbox import Inbox, Mail
 from tests.cast import callback
+from tests.claims import claim
 from tests.conftest import SHARDS
 
 
@@ -117,7 +118,7 @@ def test_a_killed_server_comes_back_with_every_callback_that_was_acknowledged(da
     with serving(data_dir):
         client = connect(embedded.url(data_dir), patience=5.0)
         for shard in range(SHARDS):
-            batch = Inbox(client, SHARDS).claim(shard, 1_000_000)
+            batch = claim(Inbox(client, SHARDS), shard, 1_000_000)
             assert batch is not None
             found = {entry.callback.received_at for entry in batch.entries if isinstance(entry, Mail)}
             assert acknowledged[shard] <= found

@@ -17,6 +17,7 @@ from app.store import keys
 from app.store.inbox import LEASE_LASTS, ONLY_NEW, WAKE_UP_LASTS, Batch, Inbox, Link, Mail
 from app.store.snapshots import Commit, Snapshots
 from tests.cast import ANNA, BEN, ROOM, callback, progress, said
+from tests.claims import claim, claim_again
 from tests.conftest import SHARDS
 
 MUTED = callback(said("participant-mute", ANNA, number=3, second=9))
@@ -27,7 +28,7 @@ def numbered(count: int) -> list[Callback]:
 
 
 def claimed(inbox: Inbox, shard: int, most: int = 500) -> Batch:
-    batch = inbox.claim(shard, most)
+    batch = claim(inbox, shard, most)
     assert batch is not None
     return batch
 
@@ -188,12 +189,12 @@ def test_a_claim_reads_the_oldest_entries_first(redis: Redis, inbox: Inbox) -> N
 def test_a_claim_takes_nothing_out(inbox: Inbox) -> None:
     inbox.append(0, MUTED)
     batch = claimed(inbox, 0)
-    inbox.release(batch)
+    inbox.release([batch])
     assert claimed(inbox, 0).entries == [Mail(MUTED)]
 
 
 def test_an_empty_shard_cannot_be_claimed_and_is_not_leased(redis: Redis, inbox: Inbox) -> None:
-    assert inbox.claim(0, 10) is None
+    assert claim(inbox, 0, 10) is None
     assert redis.keys() == []
 
 
@@ -201,14 +202,14 @@ def test_a_claimed_shard_cannot_be_claimed_by_another(inbox: Inbox) -> None:
     inbox.append(0, MUTED)
     inbox.append(1, MUTED)
     claimed(inbox, 0)
-    assert inbox.claim(0, 10) is None
-    assert inbox.claim(1, 10) is not None
+    assert claim(inbox, 0, 10) is None
+    assert claim(inbox, 1, 10) is not None
 
 
 def test_of_many_who_claim_at_once_one_gets_the_shard(inbox: Inbox) -> None:
     inbox.append(0, MUTED)
     with ThreadPoolExecutor(8) as threads:
-        batches = list(threads.map(lambda _: inbox.claim(0, 10), range(40)))
+        batches = list(threads.map(lambda _: claim(inbox, 0, 10), range(40)))
     assert len([batch for batch in batches if batch is not None]) == 1
 
 
@@ -228,7 +229,7 @@ def test_no_token_is_given_twice_and_none_can_be_guessed(inbox: Inbox) -> None:
     for _ in range(20):
         batch = claimed(inbox, 0)
         tokens.add(batch.token)
-        inbox.release(batch)
+        inbox.release([batch])
     assert len(tokens) == 20
     assert all(len(bytes.fromhex(token)) >= 16 for token in tokens)
 
@@ -241,7 +242,7 @@ def test_a_holder_reads_on_under_its_own_lease_which_begins_anew(
     batch = claimed(inbox, 0, most=2)
     assert snapshots.commit(batch, 1, Commit()) == 1
     redis.pexpire(keys.lease(0), LEASE_LASTS // 10)
-    following = inbox.claim_again(batch, 2)
+    following = claim_again(inbox, batch, 2)
     assert following is not None
     assert following.token == batch.token
     assert following.entries == [Mail(numbered(3)[2])]
@@ -253,21 +254,21 @@ def test_who_has_lost_the_lease_cannot_read_on(redis: Redis, inbox: Inbox) -> No
     lost = claimed(inbox, 0)
     redis.delete(keys.lease(0))
     claimed(inbox, 0)
-    assert inbox.claim_again(lost, 10) is None
+    assert claim_again(inbox, lost, 10) is None
 
 
 def test_a_holder_who_finds_no_more_mail_gives_the_lease_back(redis: Redis, inbox: Inbox) -> None:
     inbox.append(0, MUTED)
     batch = claimed(inbox, 0)
     redis.delete(keys.inbox(0))
-    assert inbox.claim_again(batch, 10) is None
+    assert claim_again(inbox, batch, 10) is None
     assert not redis.exists(keys.lease(0))
 
 
 def test_a_released_shard_can_be_claimed_at_once(inbox: Inbox) -> None:
     inbox.append(0, MUTED)
-    inbox.release(claimed(inbox, 0))
-    assert inbox.claim(0, 10) is not None
+    inbox.release([claimed(inbox, 0)])
+    assert claim(inbox, 0, 10) is not None
 
 
 def test_nobody_can_release_the_lease_of_another(redis: Redis, inbox: Inbox) -> None:
@@ -275,7 +276,7 @@ def test_nobody_can_release_the_lease_of_another(redis: Redis, inbox: Inbox) -> 
     lost = claimed(inbox, 0)
     redis.delete(keys.lease(0))
     holder = claimed(inbox, 0)
-    inbox.release(lost)
+    inbox.release([lost])
     assert redis.get(keys.lease(0)) == holder.token.encode()
 
 
@@ -283,12 +284,12 @@ def test_a_holder_can_make_its_lease_last_longer_and_nobody_else_can(redis: Redi
     inbox.append(0, MUTED)
     holder = claimed(inbox, 0)
     redis.pexpire(keys.lease(0), LEASE_LASTS // 10)
-    inbox.renew(holder._replace(token="another"))
+    inbox.renew([holder._replace(token="another")])
     assert int(redis.pttl(keys.lease(0))) <= LEASE_LASTS // 10
-    inbox.renew(holder)
+    inbox.renew([holder])
     assert int(redis.pttl(keys.lease(0))) > LEASE_LASTS // 10
     redis.delete(keys.lease(0))
-    inbox.renew(holder)
+    inbox.renew([holder])
     assert not redis.exists(keys.lease(0)), "what is lost stays lost"
 
 
@@ -299,7 +300,7 @@ def test_the_epoch_stays_until_the_data_is_flushed(redis: Redis, inbox: Inbox) -
             redis.flushall()
         inbox.append(0, MUTED)
         batch = claimed(inbox, 0)
-        inbox.release(batch)
+        inbox.release([batch])
         epochs.append(batch.epoch)
     assert epochs[0]
     assert epochs[0] == epochs[1]
@@ -386,9 +387,9 @@ def test_every_inbox_call_survives_a_script_flush(redis: Redis, inbox: Inbox) ->
     batch = claimed(inbox, 0)
     assert len(batch.entries) == 2
     redis.script_flush()
-    assert inbox.claim_again(batch, 10) is not None
+    assert claim_again(inbox, batch, 10) is not None
     redis.script_flush()
-    inbox.release(batch)
+    inbox.release([batch])
     redis.script_flush()
     assert inbox.leave() is True
 

@@ -124,18 +124,17 @@ class Site:
         """What waits in the inboxes, by shard."""
         waiting = {}
         for shard in range(SHARDS):
-            batch = self.inbox.claim(shard, 1000)
-            if batch is not None:
-                self.inbox.release(batch)
+            batches, _ = self.inbox.claim([shard], 1000)
+            for batch in batches:
                 waiting[shard] = [entry.callback for entry in batch.entries if isinstance(entry, Mail)]
+            self.inbox.release(batches)
         return waiting
 
     def fold(self) -> None:
         """Do the worker's part, until nothing waits."""
         drain = Drain(inbox=self.inbox, snapshots=self.snapshots, nudge=lambda: None, stopping=lambda: True)
         while any(shard.waiting for shard in self.inbox.backlog()):
-            for shard in range(SHARDS):
-                drain.drain(shard)
+            drain.drain(range(SHARDS))
 
     def ask(self, path: str, who: tuple[str, str] | None = OPERATOR, **more: Any) -> TestResponse:
         """GET a page as somebody, by default as the operator, who may see everything."""

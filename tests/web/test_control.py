@@ -28,8 +28,8 @@ from app.twilio import control as asking
 from app.twilio.signature import form_fields
 from app.upstream import api as upstream_api
 from app.upstream.api import FORWARDED_BY
-from app.web import LARGEST_BODY
 from app.web.control import SAME_AGAIN
+from app.web.webhook import LARGEST_BODY
 from tests import described
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, ROOM, TOKEN, at, progress, said
 from tests.web.conftest import (
@@ -1162,7 +1162,7 @@ def test_what_cannot_be_written_down_is_not_sent_and_may_be_tried_again(
 ) -> None:
     headers = {"Idempotency-Key": "one"}
     with monkeypatch.context() as patch:
-        patch.setattr(room.inbox, "append", _full)
+        patch.setattr(room.inbox, "append_all", _full)
         assert failed(change(room, f"{HERE}/Participants.json", NEW_CALL, headers=headers), 503)
     assert upstream.asked == []
     assert change(room, f"{HERE}/Participants.json", NEW_CALL, headers=headers).status_code == 201
@@ -1176,7 +1176,7 @@ def test_twilios_answer_gets_through_when_redis_goes_away_meanwhile(
     room: Site, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(asked: Asked) -> Said:
-        monkeypatch.setattr(room.inbox, "append", _full)
+        monkeypatch.setattr(room.inbox, "append_all", _full)
         monkeypatch.setattr(room.redis, "set", _full)
         return usual(asked)
 

@@ -28,7 +28,7 @@ from app.events import Callback
 from app.store import keys
 from app.store.connect import connect
 from app.store.inbox import Inbox
-from app.web import LARGEST_BODY
+from app.web.webhook import LARGEST_BODY
 from config.logs import configure_logs
 from tests.cast import ACCOUNT, ANNA, BEN, ROOM, TOKEN, progress, said
 from tests.conftest import now_ms
@@ -578,7 +578,7 @@ def test_a_fault_of_our_own_is_logged_without_what_was_in_our_hands(
     def breaks(*_: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(Inbox, "append", breaks)
+    monkeypatch.setattr(Inbox, "append_all", breaks)
     told = JOIN | PRIVATE
     configure_logs("info")
     structlog.configure(cache_logger_on_first_use=False)  # or later tests could not listen
@@ -587,7 +587,7 @@ def test_a_fault_of_our_own_is_logged_without_what_was_in_our_hands(
     finally:
         structlog.reset_defaults()
     written = capsys.readouterr().err
-    assert answer.status_code == 500
+    assert answer.status_code == 503
     assert "a fault" in written
     assert "webhook.py" in written
     for private in (PHONE[1:], "anna%40example.com", "anna@example.com", TOKEN, signature(OURS + PATH, told)):

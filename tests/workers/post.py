@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from app import fold
 from app.conference import Conference, document, encode
 from app.events import Callback, Event
+from app.replay import concerns_a_call
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from app.twilio.callbacks import read
@@ -31,7 +32,7 @@ def empty(drain: Drain) -> None:
         if not waiting:
             return
         for shard in waiting:
-            drain.drain(shard)
+            drain.drain([shard])
     raise AssertionError("mail is left after a hundred rounds")
 
 
@@ -51,7 +52,7 @@ def told_of(room: str, callbacks: Iterable[Callback]) -> Conference:
     """What the fold makes of all that these callbacks say about a room, by way of its calls too."""
     events = [read(callback) for callback in callbacks]
     about = [event for event in events if event.conference_sid == room]
-    calls = {event.call_sid for event in about if fold.concerns_a_call(event)}
+    calls = {event.call_sid for event in about if concerns_a_call(event)}
     return fold.fold([*about, *(_filed(event, room) for event in events if _of_a_call(event, calls))])
 
 

@@ -10,7 +10,6 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 from redis import Redis
@@ -19,16 +18,18 @@ from redis.exceptions import TimeoutError as TimedOut
 
 from app import fold
 from app.conference import Conference, Participant, encode
-from app.events import Callback, Event
+from app.events import Callback
 from app.simulator.stories import shuffled, story
 from app.store import feed, keys
 from app.store.inbox import Inbox, Link, Mail
+from app.store.logs import packed
 from app.store.snapshots import Question, Snapshots
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, ROOM, at, callback, progress, said
+from tests.claims import claim
 from tests.conftest import SHARDS
 from tests.workers.post import empty, kept, post, told_of, written
 from workers import drain as drain_module
-from workers.drain import Drain
+from workers.drain import Drain, Tracks
 
 START = callback(said("conference-start", number=1, second=1))
 ANNA_JOINS = callback(said("participant-join", ANNA, number=2, second=1))
@@ -154,7 +155,7 @@ def test_any_order_and_any_batches_end_in_what_the_fold_makes_of_all(
     for each in callbacks:
         post(drain.inbox, each)
         if chance.random() < 0.2:
-            drain.drain(chance.randrange(SHARDS))
+            drain.drain([chance.randrange(SHARDS)])
     empty(drain)
     assert written(kept(snapshots, room)) == written(told_of(room, callbacks))
     assert snapshots.dead_letters(10) == []
@@ -174,8 +175,8 @@ def test_many_drains_at_once_end_in_what_the_fold_makes_of_all(
         drain = Drain(inbox=inbox, snapshots=snapshots, nudge=lambda: None, stopping=lambda: False)
         for each in mail[number::4]:
             post(inbox, each)
-            drain.drain(number)
-            drain.drain((number + 1) % SHARDS)
+            drain.drain([number])
+            drain.drain([(number + 1) % SHARDS])
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(work, range(4)))
@@ -191,7 +192,7 @@ def test_what_people_are_called_is_in_no_key(redis: Redis, drain: Drain) -> None
     for name in names(redis):
         for sid in (ROOM, ANNA, BEN):
             name = name.replace(sid, "")
-        assert set(name) <= set("offhook:{0123}inboxwokenleaseepochindexcountersdeadconferencelogcall")
+        assert set(name) <= set("offhook:{0123}inboxwokenleaseepochindexcountersdeadconferencelogidscall")
 
 
 # Calls and recordings.
@@ -317,10 +318,10 @@ def test_a_fold_that_fails_costs_only_that_conferences_news(
     before = kept(snapshots, ROOM)
     advance = fold.advance
 
-    def failing(conference: Conference, events: list[Event]) -> Conference | None:
+    def failing(conference: Conference, *more: Any) -> Any:
         if conference.header.sid == ROOM:
             raise ZeroDivisionError("of the fold's own making")
-        return advance(conference, events)
+        return advance(conference, *more)
 
     others = [callback(said("participant-join", CLEO, number=2, second=3, room=f"CF{n:032x}")) for n in range(8)]
     begun = [callback(said("conference-start", number=1, second=0, room=f"CF{n:032x}")) for n in range(8)]
@@ -347,14 +348,15 @@ def test_a_redis_that_fails_while_a_log_is_read_costs_no_callback(
     post(drain.inbox, START, BEN_JOINS, BEN_UNMUTES)
     empty(drain)
     post(drain.inbox, BEN_MUTES)
+    drain.tracks = Tracks()  # as in a process that was started anew
 
-    def away(shard: int, sid: str) -> Any:
+    def away(sid: str) -> Any:
         raise TimedOut("Timeout reading from socket")
 
     with monkeypatch.context() as broken:
         broken.setattr(snapshots, "log", away)
         try:
-            drain.drain(drain.inbox.shard_of(ROOM))
+            drain.drain([drain.inbox.shard_of(ROOM)])
         except TimedOut:
             """The job fails, and the mail is still there."""
     snapshots.redis.delete(keys.lease(drain.inbox.shard_of(ROOM)))
@@ -405,7 +407,7 @@ def test_a_document_of_another_fold_is_folded_again_from_its_log(
     told = [START, ANNA_JOINS, BEN_RINGS, BEN_JOINS, BEN_MUTES]
     assert written(kept(snapshots, ROOM)) == written(told_of(ROOM, told))
     assert kept(snapshots, ROOM).header.revision == revision + 2, "a hole: whoever follows must read it anew"
-    assert snapshots.load(drain.inbox.shard_of(ROOM), [ROOM])[ROOM].fold_version == fold.VERSION
+    assert snapshots.load({ROOM: None})[ROOM].fold_version == fold.VERSION
 
 
 def test_a_participant_whom_only_another_fold_knew_is_gone_with_it(
@@ -488,13 +490,13 @@ def test_a_drain_that_loses_its_lease_while_it_works_writes_nothing_and_the_next
     before = everything(redis)
     load = snapshots.load
 
-    def meanwhile(shard: int, sids: list[str]) -> Any:
+    def meanwhile(wanted: Any) -> Any:
         redis.set(keys.lease(shard), "another's")
-        return load(shard, sids)
+        return load(wanted)
 
     with monkeypatch.context() as paused:
         paused.setattr(snapshots, "load", meanwhile)
-        drain.drain(shard)
+        drain.drain([shard])
     after = everything(redis)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {keys.epoch(shard)}
@@ -508,23 +510,23 @@ def test_a_drain_that_loses_its_lease_while_it_works_writes_nothing_and_the_next
 def test_a_shard_that_another_drain_has_is_left_alone(drain: Drain) -> None:
     post(drain.inbox, START)
     shard = drain.inbox.shard_of(ROOM)
-    theirs = drain.inbox.claim(shard, 10)
+    theirs = claim(drain.inbox, shard, 10)
     assert theirs is not None
-    drain.drain(shard)
+    drain.drain([shard])
     assert drain.inbox.backlog()[shard].waiting == 1
-    assert drain.fold(theirs) == 0
+    assert drain.fold([theirs]) == [0]
 
 
 def test_mail_that_piles_up_asks_for_another_worker_and_gives_the_lease_back(
     drain: Drain, nudges: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drain_module, "BATCH", 1)
-    monkeypatch.setattr(drain_module, "BATCHES", 3)
+    monkeypatch.setattr(drain_module, "TICK", -1.0)
     shard = drain.inbox.shard_of(ROOM)
     post(drain.inbox, *(callback(said("conference-start", number=n, second=n)) for n in range(1, 9)))
-    assert drain.drain(shard) == b"0", "it must be looked at again"
+    assert drain.drain([shard]) == {shard: b"0"}, "it must be looked at again"
     waiting, _, leased = drain.inbox.backlog()[shard]
-    assert (waiting, leased) == (5, False)
+    assert (waiting, leased) == (7, False)
     assert nudges
 
 
@@ -538,7 +540,7 @@ def test_a_drain_that_sees_to_everything_asks_for_nobody(drain: Drain, nudges: l
 def test_a_forward_to_a_shard_that_nobody_looks_after_asks_for_a_wake_up(drain: Drain, nudges: list[str]) -> None:
     caller = next(sid for sid in (f"CA{n:032x}" for n in range(99)) if drain.inbox.shard_of(sid) == 3)
     post(drain.inbox, callback(said("participant-join", caller, number=2, second=1)))
-    drain.drain(drain.inbox.shard_of(ROOM))
+    drain.drain([drain.inbox.shard_of(ROOM)])
     assert nudges
     assert drain.inbox.backlog()[3].waiting == 1
 
@@ -547,7 +549,7 @@ def test_with_the_memory_full_what_waits_is_still_folded(redis: Redis, drain: Dr
     post(drain.inbox, *WHOLE_CALL)
     redis.config_set("maxmemory", 1)
     try:
-        drain.drain(drain.inbox.shard_of(ROOM))
+        drain.drain([drain.inbox.shard_of(ROOM)])
     finally:
         redis.config_set("maxmemory", 0)
     assert kept(snapshots, ROOM).header.status == "completed"
@@ -650,7 +652,7 @@ def test_a_spell_that_has_lasted_long_enough_hands_over(
 ) -> None:
     monkeypatch.setattr(drain_module, "LONGEST_SPELL", -1.0)
     monkeypatch.setattr(drain_module, "BATCH", 1)
-    monkeypatch.setattr(drain_module, "BATCHES", 1)
+    monkeypatch.setattr(drain_module, "TICK", -1.0)
     post(drain.inbox, *WHOLE_CALL)
     drain.spell()
     assert drain.inbox.backlog()[drain.inbox.shard_of(ROOM)].waiting > 0
@@ -741,7 +743,7 @@ def test_a_document_of_a_shape_that_is_not_known_is_folded_again_from_its_log(
     redis.hset(keys.conference(shard, ROOM), mapping={"header": header, "fold": 0, ANNA: '{"call_sid":"' + ANNA + '"}'})
     post(inbox, callback(said("participant-join", BEN, number=2, second=1)))
     empty(drain)
-    known = snapshots.load(shard, [ROOM])[ROOM].conference
+    known = snapshots.load({ROOM: None})[ROOM].conference
     assert set(known.participants) == {ANNA, BEN}
     assert known.header.revision == 9, "a hole: whoever follows must read it anew"
 
@@ -751,10 +753,13 @@ def test_a_log_entry_that_cannot_be_read_any_more_is_passed_over(
 ) -> None:
     post(inbox, callback(said("participant-join", ANNA, number=5, second=9)))
     empty(drain)
-    redis.rpush(keys.log(inbox.shard_of(ROOM), ROOM), msgspec.msgpack.encode(("x", callback({"Nonsense": "1"}))))
+    [(ids, pack)] = packed(ROOM, [("0" * 24, callback({"Nonsense": "1"}))])
+    redis.append(keys.ids(inbox.shard_of(ROOM), ROOM), ids)
+    redis.rpush(keys.log(inbox.shard_of(ROOM), ROOM), (2).to_bytes(4, "big") + pack)
+    drain.tracks = Tracks()  # as in a process that was started anew
     post(inbox, callback(said("participant-mute", ANNA, number=4, second=3, Muted="true")))  # late: folds from the log
     empty(drain)
-    assert snapshots.load(inbox.shard_of(ROOM), [ROOM])[ROOM].conference.participants[ANNA].events == 2
+    assert snapshots.load({ROOM: None})[ROOM].conference.participants[ANNA].events == 2
     assert snapshots.dead_letters(10) == []
 
 
@@ -766,7 +771,9 @@ def test_the_lease_is_renewed_while_a_long_log_is_read_again(
     empty(drain)
     renewed: list[int] = []
     renew = inbox.renew
-    monkeypatch.setattr(inbox, "renew", lambda batch: (renewed.append(batch.shard), renew(batch)))
+    monkeypatch.setattr(
+        inbox, "renew", lambda batches: (renewed.extend(each.shard for each in batches), renew(batches))
+    )
     post(inbox, callback(said("participant-join", ANNA, number=1, second=1)))  # late: folds from the log
     empty(drain)
     assert len(renewed) >= 20 // 5

@@ -16,6 +16,7 @@ from app.store.inbox import Backlog, Inbox
 from app.store.snapshots import Commit, Snapshots
 from app.twilio.control import Record, encode_record
 from tests.cast import ACCOUNT, ANNA, ROOM, callback, said
+from tests.claims import claim
 from tests.conftest import now_ms
 from tests.workers.post import empty, kept
 from workers import sweep as sweep_module
@@ -45,7 +46,7 @@ def test_a_wake_up_is_asked_for_until_somebody_comes(inbox: Inbox, sweep: Sweep,
     inbox.append(2, JOINED)
     assert [sweep.look() for _ in range(4)] == [False, True, True, True]
     assert len(nudges) == 3
-    assert inbox.claim(2, 10) is not None
+    assert claim(inbox, 2, 10) is not None
     assert sweep.look() is False
 
 
@@ -59,7 +60,7 @@ def test_mail_in_many_shards_asks_for_one_drain(inbox: Inbox, sweep: Sweep, nudg
 
 def test_mail_that_somebody_has_leased_is_left_to_them(inbox: Inbox, sweep: Sweep, nudges: list[str]) -> None:
     inbox.append(2, JOINED)
-    assert inbox.claim(2, 10) is not None
+    assert claim(inbox, 2, 10) is not None
     assert [sweep.look() for _ in range(3)] == [False, False, False]
     assert nudges == []
 
@@ -68,7 +69,7 @@ def test_mail_whose_drain_has_died_is_found_once_the_lease_is_over(
     redis: Redis, inbox: Inbox, sweep: Sweep, nudges: list[str]
 ) -> None:
     inbox.append(2, JOINED)
-    assert inbox.claim(2, 10) is not None
+    assert claim(inbox, 2, 10) is not None
     assert not sweep.look()
     redis.delete(keys.lease(2))
     assert sweep.look()
@@ -80,10 +81,10 @@ def test_mail_that_moves_on_is_left_alone(inbox: Inbox, snapshots: Snapshots, sw
         inbox.append(2, JOINED)
     for _ in range(3):
         assert sweep.look() is False
-        batch = inbox.claim(2, 1)
+        batch = claim(inbox, 2, 1)
         assert batch is not None
         snapshots.commit(batch, 1, Commit())
-        inbox.release(batch)
+        inbox.release([batch])
     assert nudges == []
 
 
@@ -93,7 +94,7 @@ def test_mail_is_new_again_after_the_shard_has_been_empty(
     for _ in range(3):
         inbox.append(2, JOINED)
         assert sweep.look() is False
-        batch = inbox.claim(2, 10)
+        batch = claim(inbox, 2, 10)
         assert batch is not None
         snapshots.commit(batch, 1, Commit())
         assert sweep.look() is False

@@ -1,0 +1,44 @@
+"""One script for many keys in one round trip, each call on its own: some may fail while others have done their work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis import Redis, RedisError
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
+
+Call = tuple[Sequence[str], Sequence[Any]]
+"""Keys and arguments."""
+
+
+def attempt(redis: Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
+    """What each call gave, in their order: its answer, or the redis.RedisError that it failed with.
+
+    The client's own pipelines ask beforehand whether the script is known, which is a round trip more each time.
+    Raises redis.RedisError when it is not known which of the calls were carried out.
+    """
+    answers = _sent(redis, script, calls)
+    unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+    if unknown:  # a new server, or one that was restarted
+        redis.script_load(script.script)
+        for place, answer in zip(unknown, _sent(redis, script, [calls[place] for place in unknown]), strict=True):
+            answers[place] = answer
+    return answers
+
+
+def run(redis: Redis, script: Script, calls: Iterable[Call]) -> list[Any]:
+    """What each call answered, in their order. Raises the first redis.RedisError that one failed with."""
+    answers = attempt(redis, script, list(calls))
+    for answer in answers:
+        if isinstance(answer, RedisError):
+            raise answer
+    return answers
+
+
+def _sent(redis: Redis, script: Script, calls: Iterable[Call]) -> list[Any]:
+    with redis.pipeline(transaction=False) as pipe:
+        for keys, arguments in calls:
+            pipe.evalsha(script.sha, len(keys), *keys, *arguments)
+        return list(pipe.execute(raise_on_error=False))
