@@ -31,6 +31,8 @@ PATH = "/webhooks/twilio"
 CONNECTIONS = 16
 MOST_READ = 65536
 """Bytes."""
+BETWEEN = 0.005
+"""Seconds between two connections that are opened. Of those opened at once one web process would take nearly all."""
 LONGEST_ANSWER = 15
 """Seconds. Twilio waits no longer either (Twilio docs, Connection Overrides)."""
 
@@ -152,6 +154,7 @@ class _Lines:
         self.reconnects = self.resent = 0
         for _ in range(many):
             self._open()
+            time.sleep(BETWEEN)
 
     def close(self) -> None:
         """Close all."""

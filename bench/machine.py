@@ -77,10 +77,10 @@ def environment(redis_url: str, port: int, web_processes: int = 1) -> dict[str, 
 
 
 @contextmanager
-def on_every_core() -> Iterator[None]:
-    """This process may use all cores until the block ends; then those that it had before."""
+def staying_on(cores: set[int]) -> Iterator[None]:
+    """This process keeps to these cores until the block ends; then to those that it had before."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, EVERY)
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

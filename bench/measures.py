@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 from redis import Redis, RedisError
@@ -20,13 +21,32 @@ from app.store.feed import subscribe
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from bench import express, machine
-from bench.load import Parameters, deliver, request
+from bench.load import CONNECTIONS, Parameters, deliver, request
 from bench.store import SHARDS, Store
 
 WARM_UP = 0.5
 """Seconds of load that are not measured."""
 LONGEST_SILENCE = 10
 """Seconds that published changes may take after the last answer."""
+
+
+class Layout(NamedTuple):
+    """Which cores do what, and how a service is made and asked that is measured as a whole."""
+
+    service: set[int]
+    """The cores of web and worker."""
+    others: set[int]
+    """Those of Valkey and of the load generator."""
+    web_processes: int
+    connections: int
+    gather: float
+    """See `deliver`."""
+
+
+PINNED = Layout(machine.MEASURED, machine.OTHERS, web_processes=1, connections=CONNECTIONS, gather=0.0)
+SHARED = Layout(machine.EVERY, machine.EVERY, web_processes=2, connections=32, gather=0.002)
+"""Everything may use every core. The generator looks so seldom that it costs half, and yet the servers have requests
+waiting all the time: a round of 32 takes longer."""
 
 GUNICORN = [*machine.PYTHON, "gunicorn", "--config", "python:config.gunicorn"]
 
@@ -102,34 +122,36 @@ def _fill_queue(redis: Redis, told: Sequence[Parameters]) -> None:
     queue.enqueue_many([Queue.prepare_data("bench.peers.flask_rq.apply", args=(one,)) for one in told])
 
 
-def latency(told: Sequence[Parameters], rate: float, seconds: float) -> dict[str, float]:
+def latency(told: Sequence[Parameters], rate: float, seconds: float, layout: Layout = PINNED) -> dict[str, float]:
     """Milliseconds from when a callback is due to be sent until a subscriber has the change it makes.
 
     At a steady rate, web and worker already awake: the first second is not counted. `web_busy` and `worker_busy` are
-    the shares of a core that they use. Raises RuntimeError when a callback's change is never published.
+    the shares of a core that they use, all web processes together. Raises RuntimeError when a callback's change is never
+    published.
     """
-    told = told[: int(rate * (1 + seconds))]
-    requests = [request(parameters) for parameters in told]
-    with machine.valkey() as url:
+    awaking, told = told[: int(rate)], told[int(rate) : int(rate * (1 + seconds))]
+    first, requests = ([request(parameters) for parameters in some] for some in (awaking, told))
+    with machine.staying_on(layout.others), machine.valkey(layout.others) as url:
         port = free_port()
-        environ = machine.environment(url, port)
+        environ = machine.environment(url, port, layout.web_processes)
         redis = connect(url, patience=5.0)
-        working = machine.running([*machine.PYTHON, "workers"], environ, machine.MEASURED, partial(works, redis))
-        serving = machine.running(web("offhook", port), environ, machine.MEASURED, partial(machine.answers_http, port))
+        working = machine.running([*machine.PYTHON, "workers"], environ, layout.service, partial(works, redis))
+        serving = machine.running(web("offhook", port), environ, layout.service, partial(machine.answers_http, port))
+        send = partial(deliver, port, seconds=math.inf, rate=rate, connections=layout.connections, gather=layout.gather)
         heard: dict[tuple[str, int], float] = {}
         with working as worker_pid, serving as web_pid, subscribe(redis) as messages:
-            listening = threading.Thread(target=_listen, args=(messages, heard, len(told)), daemon=True)
+            listening = threading.Thread(target=_listen, args=(messages, heard, len(awaking) + len(told)), daemon=True)
             listening.start()
+            send(iter(first))
             pids = (web_pid, worker_pid)
             before = [machine.cpu_seconds(pid) for pid in pids]
-            sent = deliver(port, iter(requests), seconds=math.inf, rate=rate)
+            sent = send(iter(requests))  # on new connections: by now all web processes take some
             listening.join(LONGEST_SILENCE)
             web_used, worker_used = (machine.cpu_seconds(pid) - used for pid, used in zip(pids, before, strict=True))
-        expect("callbacks published", len(heard), len(told))
+        expect("callbacks published", len(heard), len(awaking) + len(told))
     taken = sorted(
         (heard[one["ConferenceSid"], int(one["SequenceNumber"])] - (sent.began + number / rate)) * 1000
         for number, one in enumerate(told)
-        if number >= rate
     )
     return {
         "p50_ms": taken[len(taken) // 2],

@@ -14,6 +14,8 @@ TITLES = {
     "offhook": "Offhook",
     "flask_empty": "empty Flask route",
     "flask_rq": "Flask + SDK + RQ",
+    "express_empty": "empty Express route",
+    "express": "Express + SDK + BullMQ",
     "flask_sse": "a subscription each",
 }
 
@@ -23,7 +25,7 @@ Measured = dict[str, dict[str, float]]
 
 def beside(title: str, unit: str, field: str, base: str, rounds: Sequence[Measured]) -> list[str]:
     """One number of each system, and how many times that of the `base` it is, both in the same round."""
-    head = f"{title:<20}{unit:>13}{'':<14}{f'times {TITLES[base]}':<29}"
+    head = f"{title:<24}{unit:>13}{'':<14}{f'times {TITLES[base]}':<29}"
     measured_cpu = any("cpu_us" in numbers for numbers in rounds[0].values())
     lines = [f"{head}{'cpu µs each':>11}" if measured_cpu else head.rstrip()]
     for name in rounds[0]:
@@ -31,7 +33,7 @@ def beside(title: str, unit: str, field: str, base: str, rounds: Sequence[Measur
         ratios = [each[name][field] / each[base][field] for each in rounds]
         costs = [each[name]["cpu_us"] for each in rounds if "cpu_us" in each[name]]
         cost = _spread(costs, ",.0f") if costs else ""
-        lines.append(f"  {TITLES[name]:<18}{_spread(values, ',.0f')}{_spread(ratios, ',.2f')}{cost}".rstrip())
+        lines.append(f"  {TITLES[name]:<22}{_spread(values, ',.0f')}{_spread(ratios, ',.2f')}{cost}".rstrip())
     busiest = max((numbers.get("generator_busy", 0.0) for each in rounds for numbers in each.values()), default=0.0)
     return [*lines, f"  the generator used at most {busiest:.0%} of its core"] if busiest else lines
 
@@ -43,17 +45,48 @@ def latency(title: str, rounds: Sequence[dict[str, float]]) -> list[str]:
         ("p99, ms", "p99_ms", ",.1f"),
         ("web, of a core", "web_busy", ".2f"),
         ("worker, of a core", "worker_busy", ".2f"),
+        ("generator, the same", "generator_busy", ".2f"),
     )
     head = f"latency at {title} callbacks/s, Offhook, from due to published"
     return [head, *(f"  {name:<18}{_spread([each[field] for each in rounds], form)}" for name, field, form in rows)]
+
+
+def end_to_end(rounds: Sequence[Measured]) -> list[str]:
+    """What the whole machine sustains, and how many times a peer's that Offhook's is, both in the same round."""
+    columns = (
+        ("accepted/s", "accepted_per_second", ",.0f"),
+        ("backlog", "backlog", ",.0f"),
+        ("drain s", "drain_s", ",.1f"),
+        ("web", "web_us", ",.0f"),
+        ("worker", "worker_us", ",.0f"),
+        ("Valkey", "valkey_us", ",.0f"),
+        ("generator", "generator_us", ",.0f"),
+    )
+    heads = "".join(f"{head:>11}" for head, _, _ in columns)
+    lines = [
+        f"{'':<24}{'':<28}{'Offhook has':<28}{'':<33}  cpu µs each:",
+        f"{'end to end':<24}{'sustained/s':>13}{'':<15}{'so many times':<28}{heads}   web processes",
+    ]
+    for name in rounds[0]:
+        mine = [each[name] for each in rounds]
+        sustained = [each["sustained_per_second"] for each in mine]
+        times = [each["offhook"]["sustained_per_second"] / each[name]["sustained_per_second"] for each in rounds]
+        cells = "".join(f"{median(each[field] for each in mine):>11{form}}" for _, field, form in columns)
+        webs = " or ".join(sorted({f"{each['web_processes']:.0f}" for each in mine}))
+        lines.append(
+            f"  {TITLES[name]:<22}{_spread(sustained, ',.0f')}{_spread(times, ',.2f')}{cells}   {webs}".rstrip()
+        )
+    return lines
 
 
 def near_capacity(rounds: Sequence[dict[str, float] | None]) -> list[str]:
     """The same at four fifths of what can be sustained, if that is known."""
     known = [each for each in rounds if each is not None]
     if not known:
-        return ["latency near capacity: not measured; --capacity tells what is sustained end to end"]
-    return latency(f"{known[0]['rate']:,.0f}, 80 % of capacity,", known)
+        return ["latency near capacity: not measured; end-to-end or --capacity tells what is sustained"]
+    low, high = (f"{bound(each['rate'] for each in known):,.0f}" for bound in (min, max))
+    rates = low if low == high else f"{low} to {high}"
+    return latency(f"{rates}, 80 % of what is sustained,", known)
 
 
 def growth(rounds: Sequence[list[Row]]) -> list[str]:
