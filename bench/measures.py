@@ -126,8 +126,8 @@ def latency(told: Sequence[Parameters], rate: float, seconds: float, layout: Lay
     """Milliseconds from when a callback is due to be sent until a subscriber has the change it makes.
 
     At a steady rate, web and worker already awake: the first second is not counted. `web_busy` and `worker_busy` are
-    the shares of a core that they use, all web processes together. Raises RuntimeError when a callback's change is never
-    published.
+    the shares of a core that they use, all web processes together. Raises RuntimeError when a callback's change is
+    never published.
     """
     awaking, told = told[: int(rate)], told[int(rate) : int(rate * (1 + seconds))]
     first, requests = ([request(parameters) for parameters in some] for some in (awaking, told))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from app.store import keys
 from app.store.connect import connect
 from bench import machine
 from bench.load import Parameters, callbacks, deliver, request
@@ -27,7 +26,11 @@ LOOKED_EVERY = 0.5
 """Seconds between two looks at the size of a process."""
 AT_ONCE = 1000
 PEOPLE = 4
-"""In the conference whose log is measured by difference."""
+"""In a conference that is measured by difference."""
+STATE = ("conference", "index", "call")
+"""Kinds of keys that hold what is so now: documents, where to find them, and what is noted about calls."""
+LOG = ("log", "ids")
+"""Kinds of keys that hold what has happened."""
 
 
 class Form(NamedTuple):
@@ -36,13 +39,17 @@ class Form(NamedTuple):
     callbacks: int
     """Of the simulator's stories. Half of them are told: then most of those conferences are under way."""
     events: int
-    """By which the log of one conference is made longer."""
+    """By which the log of one conference is made longer, in batches."""
+    singly: int
+    """Callbacks that are committed one at a time."""
+    rooms: int
+    """Conferences that one more person joins."""
     seconds: float
     """For which the size of the processes is watched."""
 
 
-FULL = Form(callbacks=60_000, events=20_000, seconds=60.0)
-QUICK = Form(callbacks=8_000, events=2_000, seconds=8.0)
+FULL = Form(callbacks=60_000, events=20_000, singly=4_000, rooms=2_000, seconds=60.0)
+QUICK = Form(callbacks=8_000, events=2_000, singly=500, rooms=200, seconds=8.0)
 
 
 def redis_bytes(form: Form) -> dict[str, Any]:
@@ -51,9 +58,9 @@ def redis_bytes(form: Form) -> dict[str, Any]:
     The first half of the callbacks of overlapping stories is folded, without those of conferences that end within it.
     So each is caught somewhere in its life. A live participant is one who is present then. `used_memory` is Redis's
     own count, with all its overhead; less what it was before, and less the logs of changes, which are a constant.
-    `by_kind` is MEMORY USAGE of all keys of a kind.
+    `by_kind` is MEMORY USAGE of all keys of a kind. What is called one more is a difference of `used_memory`.
     """
-    told = _under_way(callbacks(form.callbacks)[: form.callbacks // 2])
+    told = _under_way(callbacks(form.callbacks))
     sids = list({one["ConferenceSid"] for one in told})
     with machine.valkey() as url:
         store = Store(url)
@@ -66,38 +73,78 @@ def redis_bytes(form: Form) -> dict[str, Any]:
         counts = [each.header.counts for each in store.snapshots.conferences(sids)]
     present = sum(each.present for each in counts)
     held = used - by_kind["changes"]
+    batches, singly = _one_more_event(form.events, AT_ONCE), _one_more_event(form.singly, 1)
     return {
         "conferences": len(sids),
         "present": present,
         "gone": sum(each.participants for each in counts) - present,
         "events": len(told),
         "a_live_participant": held / present,
-        "an_event": by_kind["log"] / len(told),
-        "an_event_by_difference": _by_difference(form.events),
+        "a_live_participant_without_log": _sum(by_kind, STATE) / present,
+        "one_more_participant": _one_more_participant(form.rooms),
+        "an_event": _sum(by_kind, LOG) / len(told),
+        "an_event_singly": _told_singly(form.singly),
+        "one_more_event": batches,
+        "one_more_event_singly": singly,
         "changes": by_kind["changes"],
         "by_kind": by_kind | {"Redis's own": used - sum(by_kind.values())},
     }
 
 
+def _sum(by_kind: Counter[str], kinds: Iterable[str]) -> int:
+    return sum(by_kind[kind] for kind in kinds)
+
+
 def _under_way(told: Sequence[Parameters]) -> list[Parameters]:
+    """Their first half, without that of conferences that end in it."""
+    told = told[: len(told) // 2]
     over = {one["ConferenceSid"] for one in told if one["StatusCallbackEvent"] == "conference-end"}
     return [one for one in told if one["ConferenceSid"] not in over]
 
 
-def _by_difference(events: int) -> float:
-    """What one more event of a conference of four adds to `used_memory`: people mute themselves and speak in turn."""
+def _told_singly(many: int) -> float:
+    """Bytes of the logs for each event, when each of the stories' callbacks has been committed by itself."""
+    told = _under_way(callbacks(2 * many))
+    with machine.valkey() as url:
+        store = Store(url)
+        for one in told:
+            store.fold([one])
+        expect("callbacks folded", store.snapshots.counters()["folded"], len(told))
+        return _sum(_by_kind(store.redis), LOG) / len(told)
+
+
+def _one_more_event(events: int, at_once: int) -> float:
+    """What another event of a conference of four adds to `used_memory`, so many to a commit at most.
+
+    People mute themselves and speak in turn.
+    """
     with machine.valkey() as url:
         store = Store(url)
         room, told = opened(0, PEOPLE)
         store.fold(told)
-        shard = store.inbox.shard_of(room.sid)
         sizes: list[int] = []
         for _ in range(2):
-            store.fold([room.act(turn % PEOPLE) for turn in range(events)])
-            store.redis.memory_purge()
-            changes: Any = store.redis.memory_usage(keys.changes(shard), samples=0)
-            sizes.append(_used(store.redis) - changes)
+            for first in range(0, events, at_once):
+                store.fold([room.act(turn % PEOPLE) for turn in range(first, min(events, first + at_once))])
+            sizes.append(_without(store.redis, ("changes",)))
     return (sizes[1] - sizes[0]) / events
+
+
+def _one_more_participant(many: int) -> float:
+    """What another person in each of many conferences of three adds to `used_memory`, without logs."""
+    with machine.valkey() as url:
+        store = Store(url)
+        rooms, told = zip(*(opened(number, PEOPLE - 1) for number in range(many)), strict=True)
+        store.fold(one for joins in told for one in joins)
+        before = _without(store.redis, ("changes", *LOG))
+        store.fold(room.join(PEOPLE - 1) for room in rooms)
+        return (_without(store.redis, ("changes", *LOG)) - before) / many
+
+
+def _without(redis: Redis, kinds: Iterable[str]) -> int:
+    """`used_memory` without keys of these kinds."""
+    redis.memory_purge()
+    return _used(redis) - _sum(_by_kind(redis), kinds)
 
 
 def _used(redis: Redis) -> int:

@@ -107,12 +107,20 @@ def redis_bytes(rounds: Sequence[dict[str, Any]]) -> list[str]:
     """Where the bytes of conferences in progress are."""
     [told] = rounds
     present, events = told["present"], told["events"]
+    each = events / present
+    rows = (
+        (f"a live participant, with its log of {each:.1f} events", "a_live_participant", 2048),
+        ("  without its log", "a_live_participant_without_log", None),
+        ("  one more of a conference, without its log", "one_more_participant", None),
+        ("an event in a log, folded in batches", "an_event", 250),
+        ("  committed one at a time", "an_event_singly", None),
+        ("  one more of a long conference, in batches", "one_more_event", 250),
+        ("  the same, committed one at a time", "one_more_event_singly", None),
+    )
     return [
         f"Redis, {told['conferences']:,} conferences in progress: {present:,} present, {told['gone']:,} gone, "
-        f"{events:,} events ({events / present:.1f} a participant)",
-        f"  a live participant with all that is kept of it  {told['a_live_participant']:>8,.0f} bytes   <= 2,048",
-        f"  an event in a log                               {told['an_event']:>8,.0f} bytes   <= 250",
-        f"  one more event of a long conference             {told['an_event_by_difference']:>8,.0f} bytes   <= 250",
+        f"{events:,} events",
+        *(f"  {title:<50}{told[field]:>8,.0f} bytes{f'   <= {goal:,}' if goal else ''}" for title, field, goal in rows),
         f"  {'of which':<26}{'bytes':>12}{'a participant':>16}{'an event':>12}",
         *(
             f"    {kind:<24}{size:>12,}{size / present:>16,.0f}{size / events:>12,.0f}"
