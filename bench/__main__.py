@@ -131,7 +131,7 @@ SECTIONS = [
     Section(
         "latency",
         lambda run: latency(run.told, RATE, run.form.seconds),
-        partial(tables.latency, f"{RATE:.0f}"),
+        partial(tables.latency, f"{RATE:.0f} callbacks/s"),
         True,
     ),
     Section("end-to-end", _end_to_end, tables.end_to_end, True),

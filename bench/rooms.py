@@ -1,6 +1,6 @@
 """Conferences made to measure: as many people, events and conferences as a question needs.
 
-`python -m bench.rooms URL DATABASE FIRST LAST` fills a database with small ones.
+`python -m bench.rooms URL DATABASE MANY SHARE OF` makes a share of many small ones in a database: those of its shards.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
 from bench import machine
 from bench.load import ACCOUNT, Parameters
-from bench.store import Store
+from bench.store import SHARDS, Store
 
 PEOPLE = 3
 """In each conference of a crowd."""
@@ -116,22 +115,23 @@ def opened(number: int, people: int = PEOPLE) -> tuple[Room, list[Parameters]]:
 
 
 def fill(url: str, sizes: Sequence[int]) -> None:
-    """So many live conferences in the databases 0, 1, and so on. All cores work at it."""
-    cores = sorted(machine.MEASURED | machine.OTHERS)
+    """So many live conferences in the databases 0, 1, and so on. All cores work at it, each at shards of its own."""
+    cores = sorted(machine.EVERY)
     for database, size in enumerate(sizes):
-        ends = [size * share // len(cores) for share in range(len(cores) + 1)]
-        shares = zip(cores, pairwise(ends), strict=True)
-        machine.together({core: _filling(url, database, first, last) for core, (first, last) in shares})
+        shares = {core: (database, size, share, len(cores)) for share, core in enumerate(cores)}
+        machine.together(
+            {core: [*machine.PYTHON, "bench.rooms", url, *map(str, share)] for core, share in shares.items()}
+        )
+        Store(url, database).fold()  # what they have sent on to each other's shards
 
 
-def _filling(url: str, database: int, first: int, last: int) -> list[str]:
-    return [*machine.PYTHON, "bench.rooms", url, *map(str, (database, first, last))]
-
-
-def _fill(url: str, database: int, first: int, last: int) -> None:
+def _fill(url: str, database: int, many: int, share: int, of: int) -> None:
     store = Store(url, database)
-    for start in range(first, last, AT_ONCE):
-        store.fold(told for number in range(start, min(start + AT_ONCE, last)) for told in opened(number)[1])
+    shards = range(share, SHARDS, of)
+    numbers = [number for number in range(many) if store.inbox.shard_of(Room(number).sid) in shards]
+    for first in range(0, len(numbers), AT_ONCE):
+        some = numbers[first : first + AT_ONCE]
+        store.fold((told for number in some for told in opened(number)[1]), shards)
 
 
 if __name__ == "__main__":

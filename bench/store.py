@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -45,10 +45,10 @@ class Store:
             self.inbox.forward(entries[first : first + AT_ONCE])
         return list(dict.fromkeys(shard for shard, _ in entries))
 
-    def fold(self, told: Iterable[Parameters] = ()) -> None:
-        """Store these callbacks too, and fold until no inbox has any left."""
+    def fold(self, told: Iterable[Parameters] = (), shards: Collection[int] = range(SHARDS)) -> None:
+        """Store these callbacks too, and fold until no inbox of these shards has any left."""
         self.put(told)
-        while waiting := [shard for shard, standing in enumerate(self.inbox.backlog()) if standing.waiting]:
+        while waiting := [shard for shard, left in enumerate(self.inbox.backlog()) if left.waiting and shard in shards]:
             self._drain.drain(waiting)
 
     def cost(self, told: Sequence[Parameters], sent_on_to: Iterable[str] = ()) -> Cost:

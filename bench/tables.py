@@ -47,7 +47,7 @@ def latency(title: str, rounds: Sequence[dict[str, float]]) -> list[str]:
         ("worker, of a core", "worker_busy", ".2f"),
         ("generator, the same", "generator_busy", ".2f"),
     )
-    head = f"latency at {title} callbacks/s, Offhook, from due to published"
+    head = f"latency at {title}, Offhook, from due to published"
     return [head, *(f"  {name:<18}{_spread([each[field] for each in rounds], form)}" for name, field, form in rows)]
 
 
@@ -86,7 +86,7 @@ def near_capacity(rounds: Sequence[dict[str, float] | None]) -> list[str]:
         return ["latency near capacity: not measured; end-to-end or --capacity tells what is sustained"]
     low, high = (f"{bound(each['rate'] for each in known):,.0f}" for bound in (min, max))
     rates = low if low == high else f"{low} to {high}"
-    return latency(f"{rates}, 80 % of what is sustained,", known)
+    return latency(f"{rates} callbacks/s, 80 % of what is sustained", known)
 
 
 def growth(rounds: Sequence[list[Row]]) -> list[str]:
