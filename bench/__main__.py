@@ -1,4 +1,4 @@
-"""Measures everything in turn, round after round, prints the table and keeps the numbers. `python -m bench`."""
+"""Measures everything in turn, prints the tables, and keeps the numbers with a chart. `python -m bench`."""
 
 from __future__ import annotations
 
@@ -7,62 +7,193 @@ import json
 import os
 import signal
 import sys
-from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
 from statistics import median
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench import machine, pages, streams
-from bench.load import callbacks, request
-from bench.measures import fold, ingest, latency
+from bench import chart, end_to_end, express, growth, idle, machine, memory, pages, reads, rooms, streams, tables
+from bench.load import Parameters, callbacks, request
+from bench.measures import SHARED, fold, ingest, latency
 
 RATE = 200.0
 """Callbacks a second at which the latency is measured."""
-REPEATS = 100
-"""How many pages are taken of each list."""
-TITLES = {
-    "offhook": "Offhook",
-    "flask_empty": "empty Flask route",
-    "flask_rq": "Flask + SDK + RQ",
-    "flask_sse": "a subscription each",
-}
+NEAR = 0.8
+"""Of what is sustained: there the latency is measured once more."""
 
-Numbers = dict[str, list[dict[str, float]]]
-"""What each measurement gave in each round, by `measurement/name`."""
+
+class Form(NamedTuple):
+    """How much is measured of what has no form of its own."""
+
+    seconds: float
+    """Of load, each time."""
+    flat_out: float
+    """Of load, until which everything is to be folded; less when there are no callbacks left."""
+    callbacks: int
+    """To fold; and to send, again and again."""
+    jobs: int
+    """As many of them for the peer that makes a job of each."""
+    pages: int
+    """Of each list."""
+    streams: streams.Form
+    growth: growth.Form
+    memory: memory.Form
+    reads: reads.Form
+    idle: idle.Form
+
+
+FULL = Form(4.0, 10.0, 20_000, 1_500, 100, streams.FULL, growth.FULL, memory.FULL, reads.FULL, idle.FULL)
+QUICK = Form(1.0, 2.0, 5_000, 300, 20, streams.QUICK, growth.QUICK, memory.QUICK, reads.QUICK, idle.QUICK)
+
+
+class Run:
+    """What sections share. Each is made when the first of them asks for it."""
+
+    def __init__(self, form: Form, capacity: float | None, until_the_end: ExitStack) -> None:
+        self.form = form
+        self.capacity = capacity
+        """Callbacks a second that are sustained end to end: as the command line says, or as measured in this round."""
+        self.capacity_is_given = capacity is not None
+        self._until_the_end = until_the_end
+
+    @cached_property
+    def told(self) -> list[Parameters]:
+        """Callbacks of the simulator's stories."""
+        return callbacks(self.form.callbacks)
+
+    @cached_property
+    def requests(self) -> list[bytes]:
+        """The same as signed requests."""
+        return [request(one) for one in self.told]
+
+    @cached_property
+    def crowd(self) -> str:
+        """URL of a Valkey with few live conferences in database 0, and many in database 1."""
+        url = self._until_the_end.enter_context(machine.valkey())
+        rooms.fill(url, (self.form.growth.few, self.form.growth.many))
+        return url
+
+
+class Section(NamedTuple):
+    """Something that is measured."""
+
+    name: str
+    measure: Callable[[Run], Any]
+    """Once. Its numbers are kept as JSON."""
+    table: Callable[[Sequence[Any]], list[str]]
+    """Lines about the numbers of all rounds."""
+    in_rounds: bool = False
+    """Whether it is measured in every round, in turn with the others of these."""
+
+
+def _ingest(run: Run) -> dict[str, Any]:
+    systems = ("offhook", "flask_empty", "flask_rq", "express_empty", "express")
+    return {name: ingest(name, run.requests, run.form.seconds) for name in _present(systems)}
+
+
+def _present(systems: Sequence[str]) -> list[str]:
+    """Those that can be measured on this machine."""
+    return [name for name in systems if not (name.startswith("express") and express.missing())]
+
+
+def _fold(run: Run) -> dict[str, Any]:
+    return {"offhook": fold("offhook", run.told), "flask_rq": fold("flask_rq", run.told[: run.form.jobs])}
+
+
+def _end_to_end(run: Run) -> dict[str, Any]:
+    systems = _present(("offhook", "express", "flask_rq"))
+    measured = {name: end_to_end.measure(name, run.requests, run.form.flat_out) for name in systems}
+    if not run.capacity_is_given:
+        run.capacity = measured["offhook"]["sustained_per_second"]
+    return measured
+
+
+def _near_capacity(run: Run) -> dict[str, float] | None:
+    if run.capacity is None:
+        return None
+    rate = NEAR * run.capacity
+    told = callbacks(int(rate * (1 + run.form.seconds)))
+    return {"rate": rate, **latency(told, rate, run.form.seconds, SHARED)}
+
+
+def _pages(run: Run) -> dict[str, Any]:
+    sizes = (run.form.growth.few, run.form.growth.many)
+    return {"sizes": sizes, "ms": pages.measure(run.crowd, len(sizes), run.form.pages)}
+
+
+SECTIONS = [
+    Section("ingest", _ingest, partial(tables.beside, "ingest", "requests/s", "per_second", "flask_empty"), True),
+    Section("fold", _fold, partial(tables.beside, "fold", "callbacks/s", "per_second", "flask_rq"), True),
+    Section(
+        "latency",
+        lambda run: latency(run.told, RATE, run.form.seconds),
+        partial(tables.latency, f"{RATE:.0f} callbacks/s"),
+        True,
+    ),
+    Section("end-to-end", _end_to_end, tables.end_to_end, True),
+    Section("near-capacity", _near_capacity, tables.near_capacity, True),
+    Section("growth", lambda run: growth.measure(run.crowd, run.form.growth), tables.growth),
+    Section("pages", _pages, tables.pages),
+    Section("reads", lambda run: reads.measure(run.crowd, run.form.reads), tables.reading),
+    Section("memory", lambda run: memory.redis_bytes(run.form.memory), tables.redis_bytes),
+    Section("flatness", lambda run: memory.flatness(run.form.memory), tables.flatness),
+    Section("idle", lambda run: idle.measure(run.told, run.form.idle), tables.idle),
+    Section("streams", lambda run: streams.measure(run.form.streams), tables.feed),
+]
+"""All that is measured, in this order; first what is measured in rounds."""
+
+CHARTED = {
+    "ingest": ("Ingest: callbacks acknowledged a second", "per_second"),
+    "fold": ("Fold: callbacks folded a second, catching up", "per_second"),
+    "end-to-end": (
+        "End to end: callbacks sustained a second, from request to published change",
+        "sustained_per_second",
+    ),
+}
+"""Sections that the chart shows: a title for it, and the number of each system."""
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (3)")
-    parser.add_argument("--quick", action="store_true", help="one short round: whether it works, not how fast")
-    options = parser.parse_args()
+    options = _options()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     os.sched_setaffinity(0, machine.OTHERS)
     description = machine.description()
     _introduce(description)
-    numbers = _measure(1, 1.0, 4_000, 300) if options.quick else _measure(options.rounds, 4.0, 20_000, 1_500)
-    print(_table(numbers))
-    fed = streams.measure(streams.QUICK if options.quick else streams.FULL)
-    print(_streams(fed))
-    sizes = (1_000, 3_000) if options.quick else (1_000, 100_000)
-    with machine.valkey() as url:
-        costs = pages.measure(url, sizes, REPEATS)
-    print(_pages(costs, sizes))
+    sections = [each for each in SECTIONS if not options.only or each.name in options.only]
+    with ExitStack() as until_the_end:
+        run = Run(QUICK if options.quick else FULL, options.capacity, until_the_end)
+        results = _measure(run, sections, 1 if options.quick else options.rounds)
     now = datetime.now(UTC)
-    file = machine.RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
     kept = {
         "at": now.isoformat(timespec="seconds"),
         "quick": options.quick,
         "machine": description,
-        "rounds": numbers,
-        "streams": fed,
-        "pages_ms": costs,
+        "results": results,
     }
-    file.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"kept in {file.relative_to(machine.ROOT)}")
+    for file in _keep(machine.RESULTS / f"{now:%Y%m%dT%H%M%SZ}", kept):
+        print(f"kept in {file.relative_to(machine.ROOT)}")
+
+
+def _options() -> argparse.Namespace:
+    names = [section.name for section in SECTIONS]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="how often what has peers is measured (3)")
+    parser.add_argument(
+        "--quick", action="store_true", help="everything once and short: whether it works, not how fast"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=names, metavar="SECTION", help=f"may be repeated: {', '.join(names)}"
+    )
+    parser.add_argument(
+        "--capacity", type=float, help="callbacks/s sustained end to end, for near-capacity; else that of end-to-end"
+    )
+    return parser.parse_args()
 
 
 def _stop(number: int, _: FrameType | None) -> None:
@@ -76,6 +207,9 @@ def _introduce(description: dict[str, Any]) -> None:
     print(f"{description['cpu']}, {description['cores']} cores; fsync {description['fsync_ms']} ms")
     print(f"core {description['measured_core']}: what is measured, one process of each kind")
     print(f"cores {description['other_cores']}: Valkey and the load generator (Python, epoll, 16 kept connections)")
+    print("end-to-end and near-capacity: everything on every core")
+    if reason := express.missing():
+        print(reason)
     if description["measured_core"] == description["other_cores"]:
         print("one core for everything: the ratios below are too close to 1")
     if description["load_average_before"] > 0.5:
@@ -83,95 +217,57 @@ def _introduce(description: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _measure(rounds: int, seconds: float, many: int, jobs: int) -> Numbers:
-    told = callbacks(many)
-    requests = [request(parameters) for parameters in told]
-    numbers: Numbers = defaultdict(list)
+def _measure(run: Run, sections: Sequence[Section], rounds: int) -> dict[str, list[Any]]:
+    """What each section measured, a number of rounds or once. Tables are printed as soon as they are complete."""
+    in_rounds = [section for section in sections if section.in_rounds]
+    results: dict[str, list[Any]] = {section.name: [] for section in sections}
     for number in range(1, rounds + 1):
-        print(f"round {number} of {rounds}", file=sys.stderr)
-        for name in ("offhook", "flask_empty", "flask_rq"):
-            numbers[f"ingest/{name}"].append(ingest(name, requests, seconds))
-        numbers["fold/offhook"].append(fold("offhook", told))
-        numbers["fold/flask_rq"].append(fold("flask_rq", told[:jobs]))
-        numbers["latency/offhook"].append(latency(told, RATE, seconds))
-    return numbers
+        for section in in_rounds:
+            print(f"round {number} of {rounds}: {section.name}", file=sys.stderr)
+            results[section.name].append(section.measure(run))
+    _print(in_rounds, results)
+    for section in sections:
+        if not section.in_rounds:
+            print(section.name, file=sys.stderr)
+            results[section.name].append(section.measure(run))
+            _print([section], results)
+    return results
 
 
-def _table(numbers: Numbers) -> str:
-    def spread(values: list[float], form: str) -> str:
-        low, middle, high = (format(value, form) for value in (min(values), median(values), max(values)))
-        return f"{middle:>8}  {f'{low} to {high}':<18}"
-
-    def column(key: str, field: str) -> list[float]:
-        return [measured[field] for measured in numbers[key]]
-
-    def ratio(key: str, base: str) -> str:
-        pairs = zip(column(key, "per_second"), column(base, "per_second"), strict=True)
-        return spread([one / other for one, other in pairs], ",.2f")
-
-    lines = ["", f"{'ingest':<20}{'requests/s':>8}{'':<19}{'of the empty route':>14}{'':<13}{'cpu µs each':>11}"]
-    for name in ("offhook", "flask_empty", "flask_rq"):
-        key = f"ingest/{name}"
-        lines.append(
-            f"  {TITLES[name]:<18}{spread(column(key, 'per_second'), ',.0f')}"
-            f"{ratio(key, 'ingest/flask_empty')}{spread(column(key, 'cpu_us'), ',.0f')}"
-        )
-    lines += ["", f"{'fold':<20}{'callbacks/s':>8}{'':<19}{'times a job each':>14}"]
-    for name in ("offhook", "flask_rq"):
-        key = f"fold/{name}"
-        lines.append(f"  {TITLES[name]:<18}{spread(column(key, 'per_second'), ',.0f')}{ratio(key, 'fold/flask_rq')}")
-    lines += ["", f"latency at {RATE:.0f} callbacks/s, Offhook, from due to published"]
-    for field, title, form in (
-        ("p50_ms", "p50, ms", ",.1f"),
-        ("p99_ms", "p99, ms", ",.1f"),
-        ("web_busy", "web, of a core", ".2f"),
-        ("worker_busy", "worker, of a core", ".2f"),
-    ):
-        lines.append(f"  {title:<18}{spread(column('latency/offhook', field), form)}")
-    busiest = max(measured["generator_busy"] for key in numbers if "ingest" in key for measured in numbers[key])
-    lines += ["", f"medians, and the lowest to the highest round; the generator used at most {busiest:.0%} of its core"]
-    return "\n".join(lines)
+def _print(sections: Sequence[Section], results: dict[str, list[Any]]) -> None:
+    for section in sections:
+        print("", *section.table(results[section.name]), sep="\n", flush=True)
 
 
-def _streams(fed: dict[str, dict[str, float]]) -> str:
-    rows = (
-        ("clients", "clients", ",.0f"),
-        ("changes/s", "changes_per_second", ",.0f"),
-        ("heard, of all due", "heard", ".1%"),
-        ("commit to client p50, ms", "change_p50_ms", ",.0f"),
-        ("commit to client p99, ms", "change_p99_ms", ",.0f"),
-        ("web, of a core", "web_busy", ".2f"),
-        ("cpu µs a client and change", "frame_us", ",.1f"),
-        ("KiB a client, idle", "idle_kib", ",.0f"),
-        ("KiB a client, loaded", "loaded_kib", ",.0f"),
-        ("POST p50, ms, no streams", "post_p50_ms_without", ",.1f"),
-        ("POST p50, ms", "post_p50_ms", ",.1f"),
-        ("POST p99, ms, no streams", "post_p99_ms_without", ",.1f"),
-        ("POST p99, ms", "post_p99_ms", ",.1f"),
-        ("POSTs refused", "post_refused", ",.0f"),
-    )
-    heads = "".join(f"{TITLES[key.partition(',')[0]]:>22}" for key in fed)
-    lines = ["", f"{f'streams at {streams.RATE:.0f} callbacks/s':<28}{heads}"]
-    lines += [
-        f"  {title:<26}{''.join(f'{each[field]:>22{form}}' for each in fed.values())}" for title, field, form in rows
-    ]
-    one, other = fed["offhook"]["frame_us"], fed["flask_sse"]["frame_us"]
-    cut = fed["offhook"]
-    lines += [
-        f"  a subscription each costs {other / one:.1f} times the cpu for a client and change",
-        f"  cut off {cut['cuts']:,.0f} times: 0 missed, 0 again, {cut['resets']:.0f} resets; "
-        f"{cut['streams_refused']:,.0f} requests for a stream and {cut['post_refused_cuts']:.0f} callbacks refused",
-        f"  meanwhile POST p50 {cut['post_p50_ms_cuts']:,.1f} ms, p99 {cut['post_p99_ms_cuts']:,.1f} ms; "
-        f"all were back {cut['all_back_s']:.1f} s after it",
-        f"  the clients used at most {max(each['clients_busy'] for each in fed.values()):.0%} of their core",
-    ]
-    return "\n".join(lines)
+def _keep(name: Path, kept: dict[str, Any]) -> list[Path]:
+    """The files that were written: the numbers and, where there is something to be seen, the chart."""
+    files = {name.with_suffix(".json"): json.dumps(_plain(kept), indent=1) + "\n"}
+    if groups := _charted(kept["results"]):
+        files[name.with_suffix(".svg")] = chart.svg(groups)
+    for file, text in files.items():
+        file.write_text(text)
+    return list(files)
 
 
-def _pages(costs: dict[str, list[float]], sizes: tuple[int, int]) -> str:
-    lines = ["", f"a page of {pages.PAGE} conferences, ms, median of {REPEATS}: among {sizes[0]:,}, among {sizes[1]:,}"]
-    lines += [f"  {name:<26}{few:>8.2f}{many:>8.2f}{many / few:>8.2f} times" for name, (few, many) in costs.items()]
-    return "\n".join(lines) + "\n"
+def _plain(value: Any) -> Any:
+    """The same with a name for every number in JSON: NamedTuples as objects."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _charted(results: dict[str, list[Any]]) -> chart.Groups:
+    """Medians of the rounds, by the names that people read."""
+    return {
+        title: {
+            tables.TITLES[name]: median(measured[name][field] for measured in results[section])
+            for name in results[section][0]
+        }
+        for section, (title, field) in CHARTED.items()
+        if section in results
+    }
 
 
 if __name__ == "__main__":

@@ -19,18 +19,14 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from redis import Redis
-from rq import Worker
 
 from app.store.connect import connect
 from app.store.snapshots import Snapshots
 from bench import express, machine
 from bench.load import Delivered, deliver
-from bench.measures import SHARDS, WARM_UP, _free_port, web
+from bench.measures import SHARED, WARM_UP, free_port, web, works
+from bench.store import SHARDS
 
-CONNECTIONS = 32
-GATHER = 0.002
-"""Seconds between the generator's looks at what was answered, which halve its cost. A round of 32 takes longer, so the
-servers have requests waiting all the time."""
 LONGEST_DRAIN = 60.0
 """Seconds that the worker may go on after the last answer."""
 LOOKED_EVERY = 0.02
@@ -40,7 +36,11 @@ MOST = {"flask_rq": 1_000}
 WARMING = 0.2
 """Share of the callbacks that the warm-up may take, at most."""
 
-WEB_PROCESSES = {"offhook": (2,), "flask_rq": (2,), "express": (1, 2)}
+WEB_PROCESSES = {
+    "offhook": (SHARED.web_processes,),
+    "flask_rq": (SHARED.web_processes,),
+    "express": (1, SHARED.web_processes),
+}
 """How many are tried, unless told. What did best counts: Node does much with one, and two cores are soon full."""
 WORKERS = {
     "offhook": [*machine.PYTHON, "workers"],
@@ -99,8 +99,8 @@ def _measure(
 ) -> dict[str, float]:
     some = requests[: MOST.get(name)]
     upcoming = iter(some)
-    with machine.on_every_core(), _running(name, web_processes, workers) as kinds:
-        send = partial(deliver, kinds.port, connections=CONNECTIONS, gather=GATHER)
+    with machine.staying_on(SHARED.service), _running(name, web_processes, workers) as kinds:
+        send = partial(deliver, kinds.port, connections=SHARED.connections, gather=SHARED.gather)
         warm = send(islice(upcoming, int(len(some) * WARMING)), seconds=WARM_UP)
         _drain(kinds, warm.answers, warm.resent)
         before, web_before = kinds.cpu_seconds(), kinds.web_cpu_seconds()
@@ -147,14 +147,14 @@ def _drain(kinds: Kinds, acknowledged: int, resent: int) -> None:
 @contextmanager
 def _running(name: str, web_processes: int, workers: int) -> Iterator[Kinds]:
     with ExitStack() as stack:
-        url = stack.enter_context(machine.valkey(machine.EVERY))
+        url = stack.enter_context(machine.valkey(SHARED.others))
         redis = connect(url, patience=5.0)
         info: Any = redis.info("server")
-        port = _free_port()
+        port = free_port()
         environ = machine.environment(url, port, web_processes)
 
         def start(command: list[str], ready: Callable[[], bool]) -> int:
-            return stack.enter_context(machine.running(command, environ, machine.EVERY, ready))
+            return stack.enter_context(machine.running(command, environ, SHARED.service, ready))
 
         work = [start(WORKERS[name], partial(_work, redis, name, number)) for number in range(1, workers + 1)]
         serve = start(web(name, port, web_processes), partial(machine.answers_http, port))
@@ -166,7 +166,7 @@ def _work(redis: Redis, name: str, many: int) -> bool:
     if name == "express":
         clients: Any = redis.client_list()
         return len([client for client in clients if client["cmd"] == "bzpopmin"]) == many
-    return bool(Worker.count(redis) == many)
+    return works(redis, many)
 
 
 def _done(redis: Redis, name: str) -> int:

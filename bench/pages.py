@@ -5,26 +5,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
-from urllib.parse import urlencode
 
 from flask.testing import FlaskClient
 
-from app.events import Callback
-from app.store.connect import connect
 from app.store.feed import Feed
-from app.store.inbox import Inbox, Mail
 from app.store.snapshots import Question, Snapshots
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
 from app.web import create_app
-from workers.drain import Drain
+from bench.load import ACCOUNT, TOKEN
+from bench.store import SHARDS, Store
 
-ACCOUNT = "AC" + "a" * 32
-TOKEN = "a token for the benchmark"
-SHARDS = 16
 PAGE = 50
-CHUNK = 5_000
 
 QUESTIONS = {
     "newest": Question(),
@@ -40,30 +32,19 @@ LISTS = {
 }
 
 
-class Store(NamedTuple):
-    """Conferences in a database of their own, and an application over them."""
+def measure(url: str, databases: int, repeats: int) -> dict[str, list[float]]:
+    """Median milliseconds of one page of 50 for each question, in each database, taken in turn.
 
-    snapshots: Snapshots
-    client: FlaskClient
-
-
-def measure(url: str, sizes: tuple[int, ...], repeats: int) -> dict[str, list[float]]:
-    """Median milliseconds of one page of 50 for each question, at each size, taken in turn.
-
-    `url` is a Valkey's, empty.
+    `url` is that of a Valkey that `rooms.fill` has filled.
     """
-    stores = []
-    for database, size in enumerate(sizes):
-        redis = connect(f"{url}?db={database}", patience=30.0)
-        inbox, snapshots = Inbox(redis, SHARDS), Snapshots(redis, SHARDS)
-        _fill(inbox, snapshots, size)
-        stores.append(Store(snapshots, _client(inbox, snapshots)))
+    stores = [Store(url, database) for database in range(databases)]
+    clients = [_client(store) for store in stores]
     costs = {
         name: _in_turn([_pages(store.snapshots, question) for store in stores], repeats)
         for name, question in QUESTIONS.items()
     }
     return costs | {
-        name: _in_turn([_lists(store.client, query) for store in stores], repeats) for name, query in LISTS.items()
+        name: _in_turn([_lists(client, query) for client in clients], repeats) for name, query in LISTS.items()
     }
 
 
@@ -73,11 +54,11 @@ def _in_turn(readers: list[Iterator[float]], repeats: int) -> list[float]:
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
-def _client(inbox: Inbox, snapshots: Snapshots) -> FlaskClient:
+def _client(store: Store) -> FlaskClient:
     app = create_app(
-        inbox=inbox,
-        snapshots=snapshots,
-        feed=Feed(inbox.redis, inbox.shards),
+        inbox=store.inbox,
+        snapshots=store.snapshots,
+        feed=Feed(store.redis, SHARDS),
         nudge=lambda: None,
         keys={ACCOUNT: (Key("main", TOKEN.encode()),)},
         parents={},
@@ -86,33 +67,6 @@ def _client(inbox: Inbox, snapshots: Snapshots) -> FlaskClient:
         twilio=Twilio("http://127.0.0.1:1", {}),
     )
     return app.test_client()
-
-
-def _fill(inbox: Inbox, snapshots: Snapshots, many: int) -> None:
-    drain = Drain(inbox=inbox, snapshots=snapshots, nudge=lambda: None, stopping=lambda: False)
-    for start in range(0, many, CHUNK):
-        conferences = ((f"CF{n:032x}", n) for n in range(start, min(start + CHUNK, many)))
-        inbox.forward((inbox.shard_of(sid), Mail(_join(sid, n))) for sid, n in conferences)
-        for shard in range(SHARDS):
-            while inbox.backlog()[shard].waiting:
-                drain.drain([shard])
-
-
-def _join(sid: str, number: int) -> Callback:
-    clock = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(1_795_000_000 + number // 10))
-    told = {
-        "AccountSid": ACCOUNT,
-        "ConferenceSid": sid,
-        "FriendlyName": f"Room {number % 10}",
-        "SequenceNumber": "1",
-        "Timestamp": clock,
-        "StatusCallbackEvent": "participant-join",
-        "CallSid": f"CA{number:032x}",
-        "ParticipantLabel": f"agent {number % 10}",
-        "Muted": "false",
-        "Hold": "false",
-    }
-    return Callback(body=urlencode(told).encode(), received_at=0, key="main")
 
 
 def _lists(client: FlaskClient, query: str) -> Iterator[float]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -19,8 +15,9 @@ from app.store.connect import connect
 from app.store.snapshots import Snapshots
 from bench import machine
 from bench.audience import Audience, Change, audience
-from bench.load import CONNECTIONS, LONGEST_ANSWER, callbacks, request
-from bench.measures import SHARDS, _expect, _free_port, _works, web
+from bench.load import callbacks, quantile, request, steadily
+from bench.measures import expect, free_port, web, works
+from bench.store import SHARDS
 
 RATE = 100.0
 """Callbacks a second. A change is what a batch does to a conference: mostly one callback."""
@@ -32,9 +29,6 @@ COME_BACK = 60.0
 """Seconds within which all clients are to be connected and told what they missed."""
 FALLEN_BEHIND = 1.0
 """Seconds that a peer has, once nothing more is sent, to deliver what it still holds."""
-LOOKED_EVERY = 0.1
-"""Seconds between two looks at the memory of the web process."""
-MOST_READ = 65536
 PATHS = {"offhook": "/api/stream", "flask_sse": "/naive/stream"}
 
 
@@ -84,30 +78,23 @@ class Server:
     def send(self, seconds: float) -> Sent:
         """Send callbacks at the steady rate, whatever becomes of those before, as long as a connection is free."""
         some = self.requests[self.sent : self.sent + round(RATE * seconds)]
-        waits: list[float] = []
-        began = time.perf_counter()
-        lines = [
-            threading.Thread(target=_send, args=(self.port, some[line::CONNECTIONS], began + line / RATE, waits))
-            for line in range(CONNECTIONS)
-        ]
-        used, peak = machine.cpu_seconds(self.pid), 0
-        for line in lines:
-            line.start()
-        while any(line.is_alive() for line in lines):
+        peak = 0
+
+        def look() -> None:
+            nonlocal peak
             peak = max(peak, self.memory())
-            time.sleep(LOOKED_EVERY)
-        used = machine.cpu_seconds(self.pid) - used
+
+        used, began = machine.cpu_seconds(self.pid), time.perf_counter()
+        waits = steadily(self.port, some, RATE, look)
+        used, took = machine.cpu_seconds(self.pid) - used, time.perf_counter() - began
         self.sent += len(some)
         self.acknowledged += len(waits)
-        return Sent(sorted(waits), len(some) - len(waits), peak, used, time.perf_counter() - began)
+        return Sent(waits, len(some) - len(waits), peak, used, took)
 
     def memory(self) -> int:
         """What gunicorn's one worker holds of the machine's memory, in bytes."""
-        [worker] = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        for line in Path(f"/proc/{worker}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("the web process has ended")
+        [worker] = machine.children(self.pid)
+        return machine.memory(worker)
 
     def committed(self) -> dict[Change, float]:
         """Every change so far, with the time of its commit. Waits until all that was acknowledged is folded.
@@ -117,7 +104,7 @@ class Server:
         """
         _until(lambda: self.snapshots.counters()["folded"] >= self.acknowledged, SETTLED)
         folded = self.snapshots.counters()["folded"]
-        _expect("callbacks folded of those acknowledged", min(folded, self.acknowledged), self.acknowledged)
+        expect("callbacks folded of those acknowledged", min(folded, self.acknowledged), self.acknowledged)
         found: dict[Change, float] = {}
         for shard in range(SHARDS):
             entries: Any = self.redis.xrange(keys.changes(shard))
@@ -173,8 +160,8 @@ def _streams(name: str, form: Form, clients: int) -> dict[str, float]:
 def _waits(name: str, when: str, sent: Sent) -> dict[str, float]:
     many = len(sent.waits)
     return {
-        f"{name}_p50_ms{when}": _quantile(sent.waits, many, 0.5) * 1000,
-        f"{name}_p99_ms{when}": _quantile(sent.waits, many, 0.99) * 1000,
+        f"{name}_p50_ms{when}": quantile(sent.waits, many, 0.5) * 1000,
+        f"{name}_p99_ms{when}": quantile(sent.waits, many, 0.99) * 1000,
         f"{name}_refused{when}": sent.refused,
     }
 
@@ -186,12 +173,12 @@ def _fan_out(
     _until(lambda: crowd.heard(committed).missed == 0, SETTLED if whole else FALLEN_BEHIND)
     heard, due = crowd.heard(committed), len(committed) * clients
     if whole:
-        _expect("changes missed", heard.missed, 0)
+        expect("changes missed", heard.missed, 0)
     return {
         "heard": 1 - heard.missed / due,
         "frame_us": cpu / max(1, due - heard.missed) * 1e6,
-        "change_p50_ms": _quantile(heard.times, due, 0.5) * 1000,
-        "change_p99_ms": _quantile(heard.times, due, 0.99) * 1000,
+        "change_p50_ms": quantile(heard.times, due, 0.5) * 1000,
+        "change_p99_ms": quantile(heard.times, due, 0.99) * 1000,
     }
 
 
@@ -205,8 +192,8 @@ def _cuts(server: Server, crowd: Audience, form: Form, before: dict[Change, floa
     committed = dict(server.committed().items() - before.items())
     _until(lambda: crowd.heard(committed).missed == 0, SETTLED)
     heard = crowd.heard(committed)
-    _expect("changes missed by clients that were cut off", heard.missed, 0)
-    _expect("changes heard again", heard.repeated, 0)
+    expect("changes missed by clients that were cut off", heard.missed, 0)
+    expect("changes heard again", heard.repeated, 0)
     return {
         "cuts": form.cuts * form.clients,
         "resets": heard.resets,
@@ -221,37 +208,16 @@ def _cuts(server: Server, crowd: Audience, form: Form, before: dict[Change, floa
 @contextmanager
 def _serving(name: str, requests: Sequence[bytes]) -> Iterator[Server]:
     with machine.valkey() as url:
-        port = _free_port()
+        port = free_port()
         environ = machine.environment(url, port)
         redis = connect(url, patience=5.0)
-        working = machine.running([*machine.PYTHON, "workers"], environ, machine.OTHERS, partial(_works, redis))
+        working = machine.running([*machine.PYTHON, "workers"], environ, machine.OTHERS, partial(works, redis))
         serving = machine.running(web(name, port), environ, machine.MEASURED, partial(machine.answers_http, port))
         with working, serving as pid:
             yield Server(port, pid, redis, requests)
-
-
-def _send(port: int, some: Sequence[bytes], began: float, waits: list[float]) -> None:
-    """On one connection, each when it is due, or once the one before is answered; none when Twilio has given up."""
-    connected = socket.create_connection(("127.0.0.1", port), LONGEST_ANSWER)
-    with suppress(TimeoutError), connected as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for number, each in enumerate(some):
-            due = began + number * CONNECTIONS / RATE
-            time.sleep(max(0.0, due - time.perf_counter()))
-            if time.perf_counter() - due > LONGEST_ANSWER:
-                continue
-            connection.sendall(each)
-            if connection.recv(MOST_READ).startswith(b"HTTP/1.1 204 "):
-                waits.append(time.perf_counter() - due)
 
 
 def _until(done: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not done() and time.monotonic() < deadline:
         time.sleep(0.2)
-
-
-def _quantile(values: Sequence[float], due: int, share: float) -> float:
-    """Of so many values that are due. Those that are not there are the largest: infinite."""
-    place = int(due * share)
-    return values[place] if place < len(values) else math.inf

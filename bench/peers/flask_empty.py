@@ -7,7 +7,7 @@ from flask import Flask
 app = Flask(__name__)
 
 
-@app.post("/webhooks/twilio")
+@app.route("/webhooks/twilio", methods=["POST", "GET"])
 def receive() -> tuple[str, int]:
     """Answer without looking."""
     return "", 204
