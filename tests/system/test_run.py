@@ -39,9 +39,15 @@ def test_the_demo_shows_live_conferences_and_its_printed_commands_work_as_printe
 
     assert awaited("a live conference", live)[0]["status"] == "in-progress"
     environ = {**house.environ, "TWILIO_ACCOUNT_SID": "", "TWILIO_AUTH_TOKEN": ""}
-    tail = subprocess.Popen(["sh", "-c", follow], env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    tail = subprocess.Popen(
+        ["sh", "-c", follow],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # the shell may start a process of its own for the command
+    )
     assert b"here" in tail.stdout.readline()
-    tail.terminate()
+    os.killpg(tail.pid, signal.SIGTERM)
     tail.wait()
     tail.stdout.close()
 
