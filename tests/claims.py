@@ -9,9 +9,3 @@ def claim(inbox: Inbox, shard: int, most: int = 500) -> Batch | None:
     """Lease a shard. None: another has it, or it has no mail."""
     batches, _ = inbox.claim([shard], most)
     return batches[0] if batches else None
-
-
-def claim_again(inbox: Inbox, batch: Batch, most: int = 500) -> Batch | None:
-    """Read on under the lease that a commit has kept. None: it is lost, or there is no mail."""
-    batches, _ = inbox.claim_again([batch], most)
-    return batches[0] if batches else None

@@ -49,8 +49,7 @@ as many: the more there are, the more it pays to take them together."""
 LONGEST_PAUSE = 0.02
 CALL_SID = re.compile(rb"(?:^|&)CallSid=(CA[0-9a-fA-F]{32})(?:&|$)")
 TICK = 1.0
-"""Seconds after which a spell looks whether it should stop, and says that all shards are attended, whether it waits for
-mail or folds. Well under what a wake-up lasts."""
+"""Seconds that a spell waits for mail before it looks whether it should stop. Well under what a wake-up lasts."""
 
 log = structlog.get_logger("offhook.drain")
 
@@ -123,7 +122,7 @@ class Drain:
                 seen = {shard: last for shard, last in seen.items() if last != ONLY_NEW}
 
     def drain(self, shards: Sequence[int]) -> dict[int, bytes]:
-        """Fold these shards' mail, as far as their leases can be had, or some of it.
+        """Fold the oldest of these shards' mail, as far as their leases can be had.
 
         By shard, up to which entry it needs no more looking at. All shards take each step together: a round trip of
         Redis for all of them costs hardly more than one for each.
@@ -132,21 +131,13 @@ class Drain:
             shards = random.sample(shards, (len(shards) + 1) // 2)
         batches, held = self.inbox.claim(shards, BATCH)
         self.company = bool(held)
-        seen = dict.fromkeys(held, ONLY_NEW)  # whoever has these sees to all that is there
-        until = time.monotonic() + TICK
         self.folded = sum(len(batch.entries) for batch in batches)
-        while batches:
-            following: list[Batch] = []
-            for batch, left in zip(batches, self.fold(batches), strict=True):
-                seen[batch.shard] = ONLY_NEW if left is None else batch.last_id
-                if left:
-                    following.append(batch)
-            batches, lost = self.inbox.claim_again(following, BATCH)
-            seen |= dict.fromkeys(lost, ONLY_NEW)
-            if batches and (self.stopping() or time.monotonic() > until):
-                self._ask()  # mail piles up: another worker, if one is free, may take its share
-                self.inbox.release(batches)
-                return seen | {batch.shard: b"0" for batch in batches}
+        seen = dict.fromkeys(held, ONLY_NEW)  # whoever has these sees to all that is there
+        left = self.fold(batches)
+        for batch, waiting in zip(batches, left, strict=True):
+            seen[batch.shard] = ONLY_NEW if waiting is None else batch.last_id
+        if any(waiting is not None and waiting >= BATCH for waiting in left):
+            self._ask()  # mail piles up: another worker, if one is free, may take its share
         return seen
 
     def _ask(self) -> None:
@@ -164,6 +155,8 @@ class Drain:
         3. Send on what belongs to other shards. Should we die after this, it is sent twice, which folds to the same.
         4. Commit each batch at once.
         """
+        if not batches:
+            return []
         piles = [_pile(batch) for batch in batches]
         known = self._known(piles)
         changes = [self._changes(pile, known, batches) for pile in piles]

@@ -94,17 +94,13 @@ ATTEND = """#!lua flags=allow-oom
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 """
 
-# Take or keep the lease and read the oldest entries. A full memory must not stop the draining that would empty it.
-# KEYS 1 lease, 2 inbox, 3 epoch. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new epoch.
-# Returns nil when another holds the lease, else {epoch, entries}; with no entries the lease is not held.
+# Take the lease, if nobody has it, and read the oldest entries. A full memory must not stop the draining that would
+# empty it. KEYS 1 lease, 2 inbox, 3 epoch. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new epoch.
+# Returns nil when another holds the lease, else {epoch, entries}; with no entries the lease is not taken.
 CLAIM = """#!lua flags=allow-oom
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return nil end
+if redis.call('EXISTS', KEYS[1]) == 1 then return nil end
 local entries = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[3])
-if #entries == 0 then
-  if holder then redis.call('DEL', KEYS[1]) end
-  return {'', entries}
-end
+if #entries == 0 then return {'', entries} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SET', KEYS[3], ARGV[4], 'NX')
 return {redis.call('GET', KEYS[3]), entries}
@@ -125,11 +121,6 @@ RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 """
 
-# Give the lease back early, if it is still one's own. KEYS 1 lease. ARGV 1 token.
-RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-"""
-
 
 class Inbox:
     """The inboxes of all shards."""
@@ -145,7 +136,6 @@ class Inbox:
         self._claim = redis.register_script(CLAIM)
         self._leave = redis.register_script(LEAVE)
         self._renew = redis.register_script(RENEW)
-        self._release = redis.register_script(RELEASE)
 
     def shard_of(self, sid: str) -> int:
         """The shard of a conference's sid, or of a call's or account's where no conference is named."""
@@ -196,14 +186,8 @@ class Inbox:
         scripts.run(self.redis, self._attend, (([keys.woken(shard)], [WAKE_UP_LASTS]) for shard in range(self.shards)))
 
     def claim(self, shards: Iterable[int], most: int) -> Claims:
-        """Lease shards and read the oldest `most` entries of each, in one round trip."""
-        return self._claimed({shard: secrets.token_hex(16) for shard in shards}, most)
-
-    def claim_again(self, batches: Iterable[Batch], most: int) -> Claims:
-        """Read on under the leases that commits have kept, in one round trip."""
-        return self._claimed({batch.shard: batch.token for batch in batches}, most)
-
-    def _claimed(self, tokens: Mapping[int, str], most: int) -> Claims:
+        """Lease shards and read the oldest `most` entries of each, in one round trip. A commit gives the lease back."""
+        tokens = {shard: secrets.token_hex(16) for shard in shards}
         answers = scripts.run(
             self.redis,
             self._claim,
@@ -225,10 +209,6 @@ class Inbox:
         """Have leases last their whole length again. If one is lost, that is for the commit to find out."""
         each = (([keys.lease(batch.shard)], [batch.token, LEASE_LASTS]) for batch in batches)
         scripts.run(self.redis, self._renew, each)
-
-    def release(self, batches: Iterable[Batch]) -> None:
-        """Give back the leases that commits have kept, with mail still waiting."""
-        scripts.run(self.redis, self._release, (([keys.lease(batch.shard)], [batch.token]) for batch in batches))
 
     def leave(self) -> bool:
         """Stop attending, shard by shard. True: some shard has mail that must still be seen to."""

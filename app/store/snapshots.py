@@ -25,7 +25,7 @@ from app.conference import (
 )
 from app.events import Callback
 from app.store import keys, scripts
-from app.store.inbox import LEASE_LASTS, Batch
+from app.store.inbox import Batch
 from app.store.index import ANY, EVERYONE, LIVE, Created, Place, bounds, entries_of, place_in, place_of, same_place
 from app.store.logs import ID_BYTES, Logged, among, packed, unpacked
 
@@ -130,9 +130,8 @@ class Commit(NamedTuple):
 # The whole effect of a batch and the inbox's progress, or nothing.
 # KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, then a document, a log and its ids
 # for each changed conference, then each noted call. ARGV is read from the front: token, first id of the batch, first
-# id that stays, lease's length in ms, fold version, how many changes are kept; counters; dead letters; conferences;
-# call notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is kept
-# only while there is some.
+# id that stays, fold version, how many changes are kept; counters; dead letters; conferences; call notes. Lists are
+# preceded by their length. Returns nil when fenced, else how much mail is left; the lease is given back.
 COMMIT = """#!lua flags=allow-oom
 local next_arg, next_key = 0, 7
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
@@ -142,7 +141,7 @@ local function each(step, act) for _ = 1, tonumber(take()) / step do act() end e
 if redis.call('GET', KEYS[1]) ~= take() then return nil end
 local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 if #oldest == 0 or oldest[1][1] ~= take() then return nil end
-local stays, lasts, version, kept = take(), take(), take(), take()
+local stays, version, kept = take(), take(), take()
 
 each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
 each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
@@ -172,9 +171,8 @@ each(3, function()
 end)
 
 redis.call('XTRIM', KEYS[2], 'MINID', stays)
-local left = redis.call('XLEN', KEYS[2])
-if left == 0 then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], lasts) end
-return left
+redis.call('DEL', KEYS[1])
+return redis.call('XLEN', KEYS[2])
 """.replace("ID_BYTES", str(ID_BYTES))
 
 # Part of a log. KEYS 1 log, 2 ids. ARGV 1 number of the first callback that is wanted, 2 of the last. Returns the ids,
@@ -257,9 +255,9 @@ class Snapshots:
         return keys.shard_of(sid, self.shards)
 
     def commit(self, batch: Batch, fold_version: int, work: Commit) -> int:
-        """Write all that a batch does, and take it out of the inbox, in one atomic step.
+        """Write all that a batch does, take it out of the inbox, and give the lease back, in one atomic step.
 
-        Returns how many entries are still waiting; only then is the lease kept. Raises `Fenced`.
+        Returns how many entries are still waiting. Raises `Fenced`.
         """
         [left] = self.commit_all([(batch, work)], fold_version)
         if left is None:
@@ -291,8 +289,7 @@ class Snapshots:
             "repeated": work.repeated,
             "dead": len(work.dead_letters),
         }
-        words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), LEASE_LASTS, fold_version]
-        words.append(self.retained)
+        words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), fold_version, self.retained]
         _say(words, [word for name, count in counters.items() if count for word in (name, count)])
         _say(words, [_letter(letter) for letter in work.dead_letters])
         words.append(len(work.changes))

@@ -16,7 +16,7 @@ from redis import Redis, RedisError
 from app.conference import Conference, Participant
 from app.events import Callback
 from app.store import feed, keys
-from app.store.inbox import LEASE_LASTS, Batch, Inbox
+from app.store.inbox import Batch, Inbox
 from app.store.logs import LARGEST_PACK
 from app.store.snapshots import (
     CALL_REMEMBERED,
@@ -30,7 +30,7 @@ from app.store.snapshots import (
     Snapshots,
 )
 from tests.cast import ROOM, at, callback, progress, said
-from tests.claims import claim_again
+from tests.claims import claim
 from tests.conftest import SHARDS
 from tests.store.rooms import changed, claimed, room
 
@@ -112,22 +112,9 @@ def test_a_commit_takes_out_its_own_batch_and_nothing_that_came_since(inbox: Inb
     batch = claimed(inbox, SHARD, most=2)
     mail(inbox, 2)
     assert snapshots.commit(batch, 1, whole_work()) == 3
-    following = claim_again(inbox, batch, 10)
+    following = claim(inbox, SHARD, 10)
     assert following is not None
     assert len(following.entries) == 3
-
-
-def test_the_lease_is_kept_only_while_mail_is_left(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
-    mail(inbox, 3)
-    batch = claimed(inbox, SHARD, most=2)
-    redis.pexpire(keys.lease(SHARD), LEASE_LASTS // 10)
-    snapshots.commit(batch, 1, Commit())
-    assert redis.get(keys.lease(SHARD)) == batch.token.encode()
-    assert int(redis.pttl(keys.lease(SHARD))) > LEASE_LASTS // 10, "a lease begins anew with each commit"
-    following = claim_again(inbox, batch, 2)
-    assert following is not None
-    snapshots.commit(following, 1, Commit())
-    assert not redis.exists(keys.lease(SHARD))
 
 
 def test_a_commit_without_the_lease_writes_nothing(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
@@ -204,7 +191,7 @@ def test_nobody_ever_sees_a_commit_half_done(redis: Redis, inbox: Inbox, snapsho
             assert batch is not None
             change = changed(before, standup())._replace(news=[(event_id(number), JOINED)])
             snapshots.commit(batch, 1, Commit(changes=[change], folded=1))
-            before, batch = change.after, claim_again(inbox, batch, 1)
+            before, batch = change.after, claim(inbox, SHARD, 1)
 
     with ThreadPoolExecutor(1) as threads:
         writing = threads.submit(commit_them_all)
@@ -232,7 +219,7 @@ def test_with_the_memory_full_nothing_is_taken_in_but_what_waits_can_be_committe
             inbox.append(SHARD, JOINED)
         batch = claimed(inbox, SHARD, most=2)
         assert snapshots.commit(batch, 1, whole_work()) == 1
-        following = claim_again(inbox, batch, 2)
+        following = claim(inbox, SHARD, 2)
         assert following is not None
         [change] = whole_work().changes
         assert snapshots.commit(following, 1, Commit(changes=[changed(change.after, standup(3))])) == 0
@@ -268,7 +255,7 @@ def test_only_participants_that_changed_are_written(redis: Redis, inbox: Inbox, 
     snapshots.commit(batch, 1, Commit(changes=[changed(None, before)]))
     first = next(iter(before.participants))
     after = Conference(before.header, before.participants | {first: Participant(call_sid=first, muted=True)})
-    following = claim_again(inbox, batch, 1)
+    following = claim(inbox, SHARD, 1)
     assert following is not None
     change = changed(Conference(replace(before.header, revision=1), before.participants), after)
     assert len(change.changed) == 1
@@ -356,7 +343,7 @@ def test_a_call_is_forgotten_in_the_end_but_not_while_it_is_spoken_of(
     name = keys.call(SHARD, BEN)
     assert 0 < int(redis.ttl(name)) <= CALL_REMEMBERED
     redis.expire(name, 60)
-    following = claim_again(inbox, batch, 1)
+    following = claim(inbox, SHARD, 1)
     assert following is not None
     snapshots.commit(following, 1, Commit(call_notes=[Said(BEN, event_id(2), RINGING)]))
     assert int(redis.ttl(name)) > 60

@@ -17,7 +17,7 @@ from app.store import keys
 from app.store.inbox import LEASE_LASTS, ONLY_NEW, WAKE_UP_LASTS, Batch, Inbox, Link, Mail
 from app.store.snapshots import Commit, Snapshots
 from tests.cast import ANNA, BEN, ROOM, callback, progress, said
-from tests.claims import claim, claim_again
+from tests.claims import claim
 from tests.conftest import SHARDS
 
 MUTED = callback(said("participant-mute", ANNA, number=3, second=9))
@@ -186,10 +186,10 @@ def test_a_claim_reads_the_oldest_entries_first(redis: Redis, inbox: Inbox) -> N
     assert (batch.first_id, batch.last_id) == (ids[0], ids[2])
 
 
-def test_a_claim_takes_nothing_out(inbox: Inbox) -> None:
+def test_a_claim_takes_nothing_out(redis: Redis, inbox: Inbox) -> None:
     inbox.append(0, MUTED)
-    batch = claimed(inbox, 0)
-    inbox.release([batch])
+    claimed(inbox, 0)
+    redis.delete(keys.lease(0))
     assert claimed(inbox, 0).entries == [Mail(MUTED)]
 
 
@@ -223,61 +223,37 @@ def test_a_lease_ends_by_itself_should_its_holder_die(redis: Redis, inbox: Inbox
     assert second.token != first.token
 
 
-def test_no_token_is_given_twice_and_none_can_be_guessed(inbox: Inbox) -> None:
+def test_no_token_is_given_twice_and_none_can_be_guessed(redis: Redis, inbox: Inbox) -> None:
     inbox.append(0, MUTED)
     tokens = set()
     for _ in range(20):
         batch = claimed(inbox, 0)
         tokens.add(batch.token)
-        inbox.release([batch])
+        redis.delete(keys.lease(0))
     assert len(tokens) == 20
     assert all(len(bytes.fromhex(token)) >= 16 for token in tokens)
 
 
-def test_a_holder_reads_on_under_its_own_lease_which_begins_anew(
-    redis: Redis, inbox: Inbox, snapshots: Snapshots
-) -> None:
+def test_a_commit_gives_the_lease_back_with_mail_still_waiting(inbox: Inbox, snapshots: Snapshots) -> None:
     for each in numbered(3):
         inbox.append(0, each)
     batch = claimed(inbox, 0, most=2)
     assert snapshots.commit(batch, 1, Commit()) == 1
-    redis.pexpire(keys.lease(0), LEASE_LASTS // 10)
-    following = claim_again(inbox, batch, 2)
+    following = claim(inbox, 0, 2)
     assert following is not None
-    assert following.token == batch.token
+    assert following.token != batch.token
     assert following.entries == [Mail(numbered(3)[2])]
-    assert int(redis.pttl(keys.lease(0))) > LEASE_LASTS // 10
 
 
-def test_who_has_lost_the_lease_cannot_read_on(redis: Redis, inbox: Inbox) -> None:
-    inbox.append(0, MUTED)
-    lost = claimed(inbox, 0)
-    redis.delete(keys.lease(0))
-    claimed(inbox, 0)
-    assert claim_again(inbox, lost, 10) is None
-
-
-def test_a_holder_who_finds_no_more_mail_gives_the_lease_back(redis: Redis, inbox: Inbox) -> None:
-    inbox.append(0, MUTED)
-    batch = claimed(inbox, 0)
-    redis.delete(keys.inbox(0))
-    assert claim_again(inbox, batch, 10) is None
-    assert not redis.exists(keys.lease(0))
-
-
-def test_a_released_shard_can_be_claimed_at_once(inbox: Inbox) -> None:
-    inbox.append(0, MUTED)
-    inbox.release([claimed(inbox, 0)])
-    assert claim(inbox, 0, 10) is not None
-
-
-def test_nobody_can_release_the_lease_of_another(redis: Redis, inbox: Inbox) -> None:
-    inbox.append(0, MUTED)
-    lost = claimed(inbox, 0)
-    redis.delete(keys.lease(0))
-    holder = claimed(inbox, 0)
-    inbox.release([lost])
-    assert redis.get(keys.lease(0)) == holder.token.encode()
+def test_shards_are_claimed_together_and_those_that_others_have_are_named(inbox: Inbox, round_trips: list[int]) -> None:
+    for shard in (0, 1, 3):
+        inbox.append(shard, MUTED)
+    claimed(inbox, 1)
+    round_trips.clear()
+    batches, held = inbox.claim(range(SHARDS), 10)
+    assert ([batch.shard for batch in batches], held) == ([0, 3], [1])
+    assert len({batch.token for batch in batches}) == 2
+    assert len(round_trips) == 1
 
 
 def test_a_holder_can_make_its_lease_last_longer_and_nobody_else_can(redis: Redis, inbox: Inbox) -> None:
@@ -300,7 +276,7 @@ def test_the_epoch_stays_until_the_data_is_flushed(redis: Redis, inbox: Inbox) -
             redis.flushall()
         inbox.append(0, MUTED)
         batch = claimed(inbox, 0)
-        inbox.release([batch])
+        redis.delete(keys.lease(0))
         epochs.append(batch.epoch)
     assert epochs[0]
     assert epochs[0] == epochs[1]
@@ -387,9 +363,7 @@ def test_every_inbox_call_survives_a_script_flush(redis: Redis, inbox: Inbox) ->
     batch = claimed(inbox, 0)
     assert len(batch.entries) == 2
     redis.script_flush()
-    assert claim_again(inbox, batch, 10) is not None
-    redis.script_flush()
-    inbox.release([batch])
+    inbox.renew([batch])
     redis.script_flush()
     assert inbox.leave() is True
 

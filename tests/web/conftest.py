@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from app.conference import Status
 from app.events import Callback
+from app.store import keys
 from app.store.connect import connect
 from app.store.feed import Feed
 from app.store.inbox import Inbox, Mail
@@ -127,7 +128,7 @@ class Site:
             batches, _ = self.inbox.claim([shard], 1000)
             for batch in batches:
                 waiting[shard] = [entry.callback for entry in batch.entries if isinstance(entry, Mail)]
-            self.inbox.release(batches)
+            self.redis.delete(keys.lease(shard))
         return waiting
 
     def fold(self) -> None:

@@ -517,17 +517,39 @@ def test_a_shard_that_another_drain_has_is_left_alone(drain: Drain) -> None:
     assert drain.fold([theirs]) == [0]
 
 
-def test_mail_that_piles_up_asks_for_another_worker_and_gives_the_lease_back(
+def test_mail_that_piles_up_asks_for_another_worker(
     drain: Drain, nudges: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_module, "BATCH", 1)
-    monkeypatch.setattr(drain_module, "TICK", -1.0)
+    monkeypatch.setattr(drain_module, "BATCH", 3)
     shard = drain.inbox.shard_of(ROOM)
     post(drain.inbox, *(callback(said("conference-start", number=n, second=n)) for n in range(1, 9)))
-    assert drain.drain([shard]) == {shard: b"0"}, "it must be looked at again"
-    waiting, _, leased = drain.inbox.backlog()[shard]
-    assert (waiting, leased) == (7, False)
-    assert nudges
+    seen = drain.drain([shard])
+    waiting, oldest, leased = drain.inbox.backlog()[shard]
+    assert (waiting, leased) == (5, False)
+    assert oldest is not None
+    assert drain.inbox.wait(seen, 1) == [shard], "it must be looked at again"
+    assert len(nudges) == 1
+    drain.drain([shard])
+    assert len(nudges) == 1, "the rest is little"
+
+
+def test_a_busy_shard_does_not_keep_the_others_waiting(
+    drain: Drain, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mail that comes to one shard while it is being folded is left for the next look, at all of them."""
+    shard, other = drain.inbox.shard_of(ROOM), drain.inbox.shard_of(OTHER_ROOM)
+    assert shard != other
+    commit_all = snapshots.commit_all
+
+    def meanwhile(*work: Any) -> Any:
+        post(drain.inbox, BEN_MUTES, callback(said("conference-start", number=1, second=1, room=OTHER_ROOM)))
+        return commit_all(*work)
+
+    post(drain.inbox, START)
+    with monkeypatch.context() as busy:
+        busy.setattr(snapshots, "commit_all", meanwhile)
+        seen = drain.drain([shard])
+    assert sorted(drain.inbox.wait(seen, 1)) == sorted([shard, other])
 
 
 def test_a_drain_that_sees_to_everything_asks_for_nobody(drain: Drain, nudges: list[str]) -> None:
@@ -652,7 +674,6 @@ def test_a_spell_that_has_lasted_long_enough_hands_over(
 ) -> None:
     monkeypatch.setattr(drain_module, "LONGEST_SPELL", -1.0)
     monkeypatch.setattr(drain_module, "BATCH", 1)
-    monkeypatch.setattr(drain_module, "TICK", -1.0)
     post(drain.inbox, *WHOLE_CALL)
     drain.spell()
     assert drain.inbox.backlog()[drain.inbox.shard_of(ROOM)].waiting > 0
@@ -660,13 +681,16 @@ def test_a_spell_that_has_lasted_long_enough_hands_over(
 
 
 class Clock:
-    """Time that passes only while somebody waits for mail."""
+    """Time that passes only while somebody waits."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def monotonic(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def test_a_spell_takes_over_from_a_dead_drain_although_other_shards_keep_it_busy(
