@@ -101,8 +101,9 @@ def test_the_five_thousandth_callback_of_a_conference_costs_what_the_hundredth_d
 
 def test_call_progress_costs_the_same_in_a_long_conference(drain: Drain, tally: Tally) -> None:
     """The ids of all that was heard are looked through for it, in one search."""
-    post(drain.inbox, callback(said("participant-join", ANNA, number=1, second=1)), *(turn(n) for n in range(2, 20)))
-    empty(drain)
+    for some in ([callback(said("participant-join", ANNA, number=1, second=1))], [turn(n) for n in range(2, 20)]):
+        post(drain.inbox, *some)
+        empty(drain)
 
     def folded(number: int) -> Cost:
         post(drain.inbox, callback(progress(ANNA, "in-progress", number=number, second=number)))
