@@ -13,9 +13,10 @@ from functools import partial
 
 from rq import SimpleWorker
 
+from app.store.commits import Commit
 from app.store.connect import connect
 from app.store.inbox import Batch, Inbox
-from app.store.snapshots import Commit, Snapshots
+from app.store.snapshots import Snapshots
 from bench.peers import flask_rq
 from config.settings import from_env
 from workers.drain import Drain

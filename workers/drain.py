@@ -18,19 +18,10 @@ from app.conference import Conference
 from app.events import Callback, Event
 from app.replay import Track, by_call
 from app.store import feed
+from app.store.commits import CallNotes, Change, Commit, DeadLetter, Said, SeenIn, others_move
 from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread
 from app.store.logs import Logged
-from app.store.snapshots import (
-    CallNotes,
-    Change,
-    Commit,
-    DeadLetter,
-    Kept,
-    Said,
-    SeenIn,
-    Snapshots,
-    others_move,
-)
+from app.store.snapshots import Kept, Snapshots
 from app.twilio.callbacks import Unusable, read, read_filed
 
 BATCH = 500

@@ -1,4 +1,4 @@
-"""Each conference's latest document and its log: get, list, commit."""
+"""Each conference's latest document and its log: get, list, commit (see `commits.py`)."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from redis import Redis
 from app.conference import (
     Conference,
     Header,
-    Participant,
     Status,
     document,
-    encode,
     place_among,
     read_header,
     read_participant,
 )
-from app.events import Callback
 from app.store import keys, scripts
+from app.store.commits import (
+    COMMIT,
+    FOLD,
+    HEADER,
+    CallNotes,
+    Commit,
+    DeadLetter,
+    committing,
+    read_call_notes,
+    read_letter,
+)
 from app.store.inbox import Batch
-from app.store.index import ANY, EVERYONE, LIVE, Created, Place, bounds, entries_of, place_in, place_of, same_place
-from app.store.logs import ID_BYTES, Logged, among, packed, unpacked
+from app.store.index import ANY, EVERYONE, LIVE, Created, Place, bounds, place_in, place_of
+from app.store.logs import ID_BYTES, Logged, among, unpacked
 
-HEADER, FOLD = b"header", b"fold"
 UNREADABLE = -1
 """Fold version of a document whose shape this release does not know."""
-CALL_REMEMBERED = 3 * 24 * 3600
-"""Seconds after its last callback that a call is remembered apart from its conferences. Calls end within a day."""
 
 RETAINED = 16_000
 """Changes, evenly of all shards, that a subscriber can miss and still be told, once it is back. Some KiB each."""
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Callback).decode
-_decode_pair = msgspec.msgpack.Decoder(tuple[str, Callback]).decode
 
 
 class Fenced(Exception):
@@ -67,113 +68,6 @@ class Parts(NamedTuple):
         """The whole."""
         return document(self.header, self.participants)
 
-
-class Change(NamedTuple):
-    """One conference's part of a commit."""
-
-    before: Conference | None
-    anew: bool
-    """Whether nothing of the stored document is to stay: there is none, or another fold wrote it."""
-    after: Conference
-    """With its new revision."""
-    changed: Sequence[Participant]
-    news: Sequence[tuple[str, Callback]]
-    """What joins the log, with each event's id."""
-    message: bytes
-    """What subscribers are sent."""
-
-
-class DeadLetter(NamedTuple):
-    """A callback that could not be folded, and why."""
-
-    callback: Callback
-    reason: str
-
-
-class CallNotes(NamedTuple):
-    """What is remembered of a call apart from its conferences."""
-
-    conferences: set[str]
-    """In which it has been seen."""
-    callbacks: dict[str, Callback]
-    """Its own callbacks, which name no conference, by event id."""
-
-
-class SeenIn(NamedTuple):
-    """To remember: a call has been seen in a conference."""
-
-    call_sid: str
-    conference_sid: str
-
-
-class Said(NamedTuple):
-    """To remember: a callback of the call's own."""
-
-    call_sid: str
-    event_id: str
-    callback: Callback
-
-
-class Commit(NamedTuple):
-    """Everything one batch does."""
-
-    changes: Sequence[Change] = ()
-    call_notes: Sequence[SeenIn | Said] = ()
-    dead_letters: Sequence[DeadLetter] = ()
-    folded: int = 0
-    """Callbacks that joined a conference's log."""
-    noted: int = 0
-    """Callbacks that name only a call, remembered and sent on to its conferences."""
-    repeated: int = 0
-
-
-# The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, then a document, a log and its ids
-# for each changed conference, then each noted call. ARGV is read from the front: token, first id of the batch, first
-# id that stays, fold version, how many changes are kept; counters; dead letters; conferences; call notes. Lists are
-# preceded by their length. Returns nil when fenced, else how much mail is left; the lease is given back.
-COMMIT = """#!lua flags=allow-oom
-local next_arg, next_key = 0, 7
-local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
-local function key() next_key = next_key + 1 return KEYS[next_key] end
-local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
-
-if redis.call('GET', KEYS[1]) ~= take() then return nil end
-local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
-if #oldest == 0 or oldest[1][1] ~= take() then return nil end
-local stays, version, kept = take(), take(), take()
-
-each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
-each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
-each(1, function()
-  local doc, log, ids = key(), key(), key()
-  each(1, function() redis.call('DEL', doc) end)
-  each(2, function() redis.call('HSET', doc, take(), take()) end)
-  redis.call('HSET', doc, 'fold', version)
-  each(2, function()
-    local number = redis.call('STRLEN', ids) / ID_BYTES + 1
-    redis.call('APPEND', ids, take())
-    redis.call('RPUSH', log, struct.pack('>I4', number) .. take())
-  end)
-  each(1, function() redis.call('ZREM', KEYS[3], take()) end)
-  each(1, function() redis.call('ZADD', KEYS[3], 0, take()) end)
-  each(1, function() redis.call('ZREM', KEYS[6], take()) end)
-  each(2, function() redis.call('ZADD', KEYS[6], take(), take()) end)
-  local sid, account, revision, message = take(), take(), take(), take()
-  redis.call('XADD', KEYS[7], 'MAXLEN', '~', kept, '*',
-    'c', sid, 'a', account, 'r', revision, 'm', message)
-  each(1, function() redis.call('PUBLISH', take(), message) end)
-end)
-each(3, function()
-  local call = key()
-  redis.call('HSET', call, take(), take())
-  redis.call('EXPIRE', call, take())
-end)
-
-redis.call('XTRIM', KEYS[2], 'MINID', stays)
-redis.call('DEL', KEYS[1])
-return redis.call('XLEN', KEYS[2])
-""".replace("ID_BYTES", str(ID_BYTES))
 
 # Part of a log. KEYS 1 log, 2 ids. ARGV 1 number of the first callback that is wanted, 2 of the last. Returns the ids,
 # from that of the first pack's first callback on, then the packs that hold what is wanted.
@@ -249,7 +143,7 @@ class Snapshots:
         with self.redis.pipeline(transaction=False) as pipe:
             for sid in sids:
                 pipe.hgetall(keys.call(self._shard(sid), sid))
-            return {sid: _call_notes(fields) for sid, fields in zip(sids, pipe.execute(), strict=True)}
+            return {sid: read_call_notes(fields) for sid, fields in zip(sids, pipe.execute(), strict=True)}
 
     def _shard(self, sid: str) -> int:
         return keys.shard_of(sid, self.shards)
@@ -269,37 +163,8 @@ class Snapshots:
 
         None: it was fenced.
         """
-        calls = (self._committing(batch, fold_version, commit) for batch, commit in work)
+        calls = (committing(batch, fold_version, self.retained, commit) for batch, commit in work)
         return [None if left is None else int(left) for left in scripts.run(self.redis, self._commit, calls)]
-
-    def _committing(self, batch: Batch, fold_version: int, work: Commit) -> scripts.Call:
-        shard = batch.shard
-        names = [
-            keys.lease(shard),
-            keys.inbox(shard),
-            keys.index(shard),
-            keys.counters(shard),
-            keys.dead_letters(shard),
-            keys.pending(shard),
-            keys.changes(shard),
-        ]
-        counters = {
-            "folded": work.folded,
-            "noted": work.noted,
-            "repeated": work.repeated,
-            "dead": len(work.dead_letters),
-        }
-        words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), fold_version, self.retained]
-        _say(words, [word for name, count in counters.items() if count for word in (name, count)])
-        _say(words, [_letter(letter) for letter in work.dead_letters])
-        words.append(len(work.changes))
-        for change in work.changes:
-            sid = change.after.header.sid
-            names += [keys.conference(shard, sid), keys.log(shard, sid), keys.ids(shard, sid)]
-            _say_change(words, change)
-        _say(words, [word for note in work.call_notes for word in (*_call_note(note), CALL_REMEMBERED)])
-        names += [keys.call(shard, note.call_sid) for note in work.call_notes]
-        return names, words
 
     def parts(self, sids: Sequence[str]) -> list[Parts | None]:
         """Native documents, not put together, in the order asked for, in one round trip; None where one is unknown."""
@@ -428,7 +293,7 @@ class Snapshots:
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
                 pipe.xrevrange(keys.dead_letters(shard), count=most)
-            letters = [_read_letter(fields[b"e"]) for entries in pipe.execute() for _, fields in entries]
+            letters = [read_letter(fields[b"e"]) for entries in pipe.execute() for _, fields in entries]
         return sorted(letters, key=lambda letter: letter.callback.received_at, reverse=True)[:most]
 
     def sids(self) -> Iterator[str]:
@@ -544,96 +409,3 @@ def _rank(field: tuple[bytes, bytes]) -> tuple[bool, datetime | None, str]:
     sid, raw = field
     created = CREATED.search(raw)
     return place_among(sid.decode(), datetime.fromisoformat(created[1].decode()) if created else None)
-
-
-def _call_note(note: SeenIn | Said) -> tuple[str, bytes]:
-    if isinstance(note, SeenIn):
-        return f"in:{note.conference_sid}", b""
-    return f"said:{note.event_id}", _encode(note.callback)
-
-
-def _call_notes(fields: dict[bytes, bytes]) -> CallNotes:
-    notes = CallNotes(set(), {})
-    for field, value in fields.items():
-        kind, _, name = field.decode().partition(":")
-        if kind == "in":
-            notes.conferences.add(name)
-        else:
-            notes.callbacks[name] = _decode(value)
-    return notes
-
-
-def _say(words: list[Any], saying: Sequence[Any]) -> None:
-    words.append(len(saying))
-    words.extend(saying)
-
-
-def _say_change(words: list[Any], change: Change) -> None:
-    header = change.after.header
-    words.append(int(change.anew))
-    fields: list[Any] = [HEADER, encode(header)]
-    for participant in change.changed:
-        fields += [participant.call_sid, encode(participant)]
-    _say(words, fields)
-    _say(words, [word for pack in packed(header.sid, change.news) for word in pack])
-    stale, fresh = _index_changes(change)
-    _say(words, list(stale))
-    _say(words, list(fresh))
-    was, now = _pending(change.before), _pending(change.after)
-    _say(words, list(was.keys() - now.keys()))
-    _say(words, [word for member, until in now.items() if was.get(member) != until for word in (until, member)])
-    words += [header.sid, header.account_sid, header.revision, change.message]
-    _say(
-        words,
-        [keys.ALL_CONFERENCES, keys.conference_channel(header.sid), keys.account_channel(header.account_sid)],
-    )
-
-
-def _pending(conference: Conference | None) -> dict[str, int]:
-    """When each unfinished action of a conference expires, in ms, by what the sorted set holds of it."""
-    if conference is None:
-        return {}
-    sid, actions = conference.header.sid, conference.header.actions
-    return {f"{sid} {each.id}": int(each.expires_at.timestamp() * 1000) for each in actions if not each.finished}
-
-
-def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:
-    """Entries to take out, and to put in. Only a change of place touches those of unchanged participants."""
-    before, after = change.before, change.after
-    if before is None:
-        return set(), entries_of(after.header, after.participants.values())
-    if change.anew or not same_place(before.header, after.header):
-        old = entries_of(before.header, before.participants.values())
-        new = entries_of(after.header, after.participants.values())
-        return old - new, new - old
-    known = before.participants
-    sids = [p.call_sid for p in change.changed if p.call_sid not in known or known[p.call_sid].label != p.label]
-    if not sids and before.header.friendly_name == after.header.friendly_name:
-        return set(), set()  # nearly always
-    old = entries_of(before.header, [known[sid] for sid in sids if sid in known])
-    new = entries_of(after.header, [after.participants[sid] for sid in sids])
-    if old - new:  # two participants may share a label: what one gives up the other may still have
-        return old - entries_of(after.header, after.participants.values()), new - old
-    return set(), new - old
-
-
-def others_move(before: Conference, after: Conference) -> bool:
-    """Whether the index changes for more than the participants in `after`: then all of them are needed to commit it."""
-    if not same_place(before.header, after.header):
-        return True
-    labels = ((each.label, after.participants[sid].label) for sid, each in before.participants.items())
-    return any(was is not None and was != now for was, now in labels)
-
-
-def _next_id(stream_id: bytes) -> bytes:
-    milliseconds, number = stream_id.split(b"-")
-    return b"%b-%d" % (milliseconds, int(number) + 1)
-
-
-def _letter(letter: DeadLetter) -> bytes:
-    return _encode((letter.reason, letter.callback))
-
-
-def _read_letter(raw: bytes) -> DeadLetter:
-    reason, callback = _decode_pair(raw)
-    return DeadLetter(callback, reason)

@@ -13,10 +13,11 @@ from flask import Blueprint, Response, abort
 
 from app.conference import Status, encode, read_header
 from app.events import Callback, Event
+from app.store.commits import DeadLetter
 from app.store.inbox import Inbox, lag
 from app.store.index import Place
 from app.store.logs import Logged
-from app.store.snapshots import DeadLetter, Question, Snapshots
+from app.store.snapshots import Question, Snapshots
 from app.timeline import timeline
 from app.twilio.callbacks import Unusable, parameters, read, read_filed
 from app.twilio.sids import is_sid

@@ -9,8 +9,9 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from app.conference import Conference, Counts, Header, Participant, Status
+from app.store.commits import Change, Commit
 from app.store.inbox import Batch, Inbox
-from app.store.snapshots import Change, Commit, Snapshots
+from app.store.snapshots import Snapshots
 from tests.cast import ACCOUNT, callback, said
 from tests.claims import claim
 

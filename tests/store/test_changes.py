@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from app.store import feed, keys
+from app.store.commits import Commit
 from app.store.feed import Feed, Gone, Place, Places, moved, read_places, written
 from app.store.inbox import Inbox
-from app.store.snapshots import Commit, Fenced, Snapshots
+from app.store.snapshots import Fenced, Snapshots
 from tests.cast import ACCOUNT, ANNA, ROOM, at, callback, said
 from tests.conftest import SHARDS
 from tests.store.rooms import changed, claimed, room

@@ -16,19 +16,10 @@ from redis import Redis, RedisError
 from app.conference import Conference, Participant
 from app.events import Callback
 from app.store import feed, keys
+from app.store.commits import CALL_REMEMBERED, Change, Commit, DeadLetter, Said, SeenIn
 from app.store.inbox import Batch, Inbox
 from app.store.logs import LARGEST_PACK
-from app.store.snapshots import (
-    CALL_REMEMBERED,
-    Change,
-    Commit,
-    DeadLetter,
-    Fenced,
-    Question,
-    Said,
-    SeenIn,
-    Snapshots,
-)
+from app.store.snapshots import Fenced, Question, Snapshots
 from tests.cast import ROOM, at, callback, progress, said
 from tests.claims import claim
 from tests.conftest import SHARDS

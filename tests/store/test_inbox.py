@@ -14,8 +14,9 @@ from redis import Redis, RedisError
 
 from app.events import Callback
 from app.store import keys
+from app.store.commits import Commit
 from app.store.inbox import LEASE_LASTS, ONLY_NEW, WAKE_UP_LASTS, Batch, Inbox, Link, Mail
-from app.store.snapshots import Commit, Snapshots
+from app.store.snapshots import Snapshots
 from tests.cast import ANNA, BEN, ROOM, callback, progress, said
 from tests.claims import claim
 from tests.conftest import SHARDS

@@ -12,8 +12,9 @@ from redis.exceptions import ConnectionError as Unconnected
 
 from app.events import Action, Callback
 from app.store import keys
+from app.store.commits import Commit
 from app.store.inbox import Backlog, Inbox
-from app.store.snapshots import Commit, Snapshots
+from app.store.snapshots import Snapshots
 from app.twilio.control import Record, encode_record
 from tests.cast import ACCOUNT, ANNA, ROOM, callback, said
 from tests.claims import claim
