@@ -1,7 +1,7 @@
 """Writes callbacks, and records of control requests, down where they will be folded: all that wait, in one round trip.
 
 While one request waits for Redis, others come. They queue up here, and the first of them sends all of theirs together
-as soon as the answer is in. A request that comes alone is sent at once.
+as soon as the answer is in; or the last of them does, once there are enough. One that comes alone is sent at once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from redis import RedisError
 from app.events import Callback
 from app.store.inbox import Inbox
 
+AT_ONCE = 2
+"""Round trips under way at the same time, at most: one is on its way while Redis writes the other to disk."""
+WORTH_ANOTHER = 8
+"""Callbacks that must be waiting for a second one to begin: smaller loads would cost more than the waiting does."""
 LARGEST_LOAD = 200
-"""Callbacks in one round trip: as many as may come during another, and few enough to be answered in time."""
+"""Callbacks that are left to one of those that have waited: few enough to be answered in time."""
 
 log = structlog.get_logger("offhook.intake")
 
@@ -49,7 +53,7 @@ class Intake:
         self.nudge = nudge
         self.prepare = prepare
         self._queue: list[Letter] = []
-        self._sending = False
+        self._under_way = 0
         self._guard = threading.Lock()
 
     def store(self, home: str, callback: Callback) -> None:
@@ -60,11 +64,10 @@ class Intake:
         self.prepare()
         letter = Letter(self.inbox.shard_of(home), callback)
         with self._guard:
-            if self._sending:
-                self._queue.append(letter)
-            else:
-                self._sending = True
-                letter.load = [letter]
+            self._queue.append(letter)
+            if self._under_way == 0 or (self._under_way < AT_ONCE and len(self._queue) >= WORTH_ANOTHER):
+                self._under_way += 1
+                letter.load, self._queue = self._queue, []
         if not letter.load:
             letter.turn.acquire()
         if letter.load:
@@ -83,7 +86,7 @@ class Intake:
         finally:
             with self._guard:
                 following, self._queue = self._queue[:LARGEST_LOAD], self._queue[LARGEST_LOAD:]
-                self._sending = bool(following)
+                self._under_way -= not following
             if following:
                 following[0].load = following
                 following[0].turn.release()
