@@ -1,4 +1,4 @@
-"""What work costs, in counts that are the same on every machine."""
+"""What work costs, in counts that are the same on every machine with the same Python and the locked packages."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Cost(NamedTuple):
     """Commands that Redis has carried out, those of scripts included."""
     received: int
     """Bytes that Redis has received."""
+    sent: int
+    """Bytes that Redis has answered."""
 
 
 class Tally:
@@ -33,18 +35,19 @@ class Tally:
 
     def of(self, work: Callable[[], object]) -> Cost:
         """What this work costs. It must have been done before, so that scripts and caches are warm."""
-        commands, received = self._redis()
+        commands, received, sent = self._redis()
         trips = len(self.round_trips)
         with _counted() as calls:
             work()
         trips = len(self.round_trips) - trips
-        now_commands, now_received = self._redis()
-        return Cost(calls[0], trips, now_commands - commands - LOOKING, now_received - received)
+        now_commands, now_received, now_sent = self._redis()
+        return Cost(calls[0], trips, now_commands - commands - LOOKING, now_received - received, now_sent - sent)
 
-    def _redis(self) -> tuple[int, int]:
+    def _redis(self) -> tuple[int, int, int]:
         stats: Any = self.redis.info("commandstats")
         traffic: Any = self.redis.info("stats")
-        return sum(each["calls"] for each in stats.values()), traffic["total_net_input_bytes"]
+        commands = sum(each["calls"] for each in stats.values())
+        return commands, traffic["total_net_input_bytes"], traffic["total_net_output_bytes"]
 
 
 LOOKING = 2

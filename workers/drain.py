@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from redis import RedisError
 from app import fold
 from app.conference import Conference
 from app.events import Callback, Event
+from app.fold import Advance
 from app.replay import Track, by_call
 from app.store import feed
 from app.store.commits import CallNotes, Change, Commit, DeadLetter, Said, SeenIn, others_move
@@ -25,15 +26,17 @@ from app.store.snapshots import Kept, Snapshots
 from app.twilio.callbacks import Unusable, read, read_filed
 
 BATCH = 500
-"""Entries of one shard claimed at once."""
+"""Entries of one shard claimed at once, at most."""
+PASS = 2_000
+"""Entries of all shards claimed at once, unless there are more shards. Some tenths of a second, mostly."""
+RENEWED_EVERY = 1.0
+"""Seconds after which a pass that takes longer has its leases last their whole length again."""
 LONGEST_SPELL = 30.0
 """Seconds; RQ's upkeep has its turn between spells."""
 QUIET = 5.0
 """Seconds without mail after which a spell ends."""
 TRACKS = 4_000
-"""Calls whose latest steps a worker remembers: a few KiB each."""
-REREAD_BETWEEN_RENEWALS = 5_000
-"""Logged callbacks read again before the lease is renewed: a small part of what it lasts."""
+"""Calls whose latest steps a worker remembers, at most: a few KiB each."""
 PAUSE = 0.0005
 """Seconds for each callback of the last time that a spell lets more come before it looks again. Few cost nearly as much
 as many: the more there are, the more it pays to take them together."""
@@ -47,24 +50,50 @@ log = structlog.get_logger("offhook.drain")
 Told = tuple[Event, Callback]
 
 
+class Remembered(NamedTuple):
+    """How a conference stood when this worker committed it."""
+
+    epoch: str
+    revision: int
+    tracks: dict[str, Track]
+    """By call: how those who have changed lately came to be what they are."""
+
+
 class Tracks:
-    """How those who have changed lately came to be what they are, see `Track`. Losing one costs time, no more."""
+    """What this worker remembers of the conferences that it committed last. Losing it costs time, no more."""
 
     def __init__(self) -> None:
-        self._tracks: dict[tuple[str, str], Track] = {}
+        self._remembered: dict[str, Remembered] = {}
+        self._calls = 0
 
-    def of(self, conference_sid: str, calls: Iterable[str]) -> dict[str, Track]:
-        """What is remembered of these calls."""
-        found = ((call, self._tracks.get((conference_sid, call))) for call in calls)
-        return {call: track for call, track in found if track is not None}
+    def of(self, sid: str, epoch: str, revision: int) -> dict[str, Track]:
+        """The tracks of a conference, if nobody has changed it since."""
+        known = self._remembered.get(sid)
+        return known.tracks if known is not None and known[:2] == (epoch, revision) else {}
 
-    def remember(self, conference_sid: str, tracks: Mapping[str, Track]) -> None:
-        """Keep these, and forget those that have not changed for longest."""
-        for call, track in tracks.items():
-            self._tracks.pop((conference_sid, call), None)
-            self._tracks[conference_sid, call] = track
-        while len(self._tracks) > TRACKS:
-            del self._tracks[next(iter(self._tracks))]
+    def remember(self, sid: str, epoch: str, revision: int, moved: Mapping[str, Track] | None) -> None:
+        """What the commit of this revision has led to. None: nothing of what was known before holds.
+
+        Those that have not changed for longest are forgotten.
+        """
+        tracks = self.of(sid, epoch, revision - 1) if moved is not None else {}
+        self._calls -= len(self._remembered.pop(sid, NOTHING).tracks)
+        tracks.update(moved or {})
+        self._remembered[sid] = Remembered(epoch, revision, tracks)
+        self._calls += len(tracks)
+        while self._calls > TRACKS:
+            self._calls -= len(self._remembered.pop(next(iter(self._remembered))).tracks)
+
+
+NOTHING = Remembered("", 0, {})
+
+
+class Folded(NamedTuple):
+    """What became of a conference, and of its tracks."""
+
+    change: Change
+    tracks: dict[str, Track] | None
+    """Of the calls that have changed. None: it was folded from its log."""
 
 
 class Drain:
@@ -78,6 +107,8 @@ class Drain:
         self.nudge = nudge
         self.stopping = stopping
         self.tracks = Tracks()
+        self.renewed = 0.0
+        """When the leases of this pass last began."""
         self.folded = 0
         """How many entries were folded at once the last time."""
         self.company = False
@@ -120,14 +151,16 @@ class Drain:
         """
         if self.company:  # another drain is at it: neither is to take everything at once
             shards = random.sample(shards, (len(shards) + 1) // 2)
-        batches, held = self.inbox.claim(shards, BATCH)
+        shards = shards[:PASS]
+        batches, held = self.inbox.claim(shards, max(1, min(BATCH, PASS // max(1, len(shards)))))
+        self.renewed = time.monotonic()
         self.company = bool(held)
         self.folded = sum(len(batch.entries) for batch in batches)
         seen = dict.fromkeys(held, ONLY_NEW)  # whoever has these sees to all that is there
         left = self.fold(batches)
         for batch, waiting in zip(batches, left, strict=True):
             seen[batch.shard] = ONLY_NEW if waiting is None else batch.last_id
-        if any(waiting is not None and waiting >= BATCH for waiting in left):
+        if sum(waiting or 0 for waiting in left) >= BATCH:
             self._ask()  # mail piles up: another worker, if one is free, may take its share
         return seen
 
@@ -150,23 +183,39 @@ class Drain:
             return []
         piles = [_pile(batch) for batch in batches]
         known = self._known(piles)
-        changes = [self._changes(pile, known, batches) for pile in piles]
+        folded = [self._folded(pile, known, batches) for pile in piles]
         notes, forwards = self._note_calls(piles)
         forwards += [
             (self.inbox.shard_of(sid), Link(sid, change.after.header.sid))
-            for some in changes
-            for change in some
+            for some in folded
+            for change, _ in some
             for sid in change.after.participants
             if change.before is None or sid not in change.before.participants
         ]
+        self._keep(batches)
         if forwards and self.inbox.forward(forwards):
             self._ask()
-        commits = [_commit(*each) for each in zip(piles, changes, notes, strict=True)]
+        commits = [_commit(*each) for each in zip(piles, folded, notes, strict=True)]
         left = self.snapshots.commit_all(zip(batches, commits, strict=True), fold.VERSION)
-        for batch, waiting in zip(batches, left, strict=True):
-            if waiting is None:
-                log.warning("fenced", shard=batch.shard, entries=len(batch.entries))
+        refused = [batch.shard for batch, waiting in zip(batches, left, strict=True) if waiting is None]
+        if refused:
+            log.warning("not committed: another drain has done it, or has the lease", shards=refused)
+        for pile, some, waiting in zip(piles, folded, left, strict=True):
+            if waiting is not None:
+                self._remember(pile.batch.epoch, some)
         return left
+
+    def _remember(self, epoch: str, folded: Sequence[Folded]) -> None:
+        """What has been committed is what tracks lead to from now on."""
+        for change, tracks in folded:
+            header = change.after.header
+            self.tracks.remember(header.sid, epoch, header.revision, tracks)
+
+    def _keep(self, batches: Sequence[Batch]) -> None:
+        """Have the leases of a pass that takes its time last longer."""
+        if time.monotonic() - self.renewed > RENEWED_EVERY:
+            self.inbox.renew(batches)
+            self.renewed = time.monotonic()
 
     def _known(self, piles: Sequence[Pile]) -> dict[str, Kept]:
         """The conferences that the callbacks are about, as far as they are. Takes repeats out of the piles."""
@@ -177,11 +226,10 @@ class Drain:
             for sid, fresh in pile.conferences.items():
                 if sid in known:
                     _set_strangers_aside(pile, known[sid].conference.header.account_sid, fresh)
-                    unsure = [e.id for e, _ in fresh.values() if fold.may_have_heard(known[sid].conference, e)]
-                    if unsure:
-                        asked[sid] = unsure
+                    asked[sid] = [e.id for e, _ in fresh.values() if _may_have_heard(known[sid], e)]
                 else:
                     _set_strangers_aside(pile, next(iter(fresh.values()))[0].account_sid, fresh)
+        asked = {sid: unsure for sid, unsure in asked.items() if unsure}
         heard = self.snapshots.heard(asked) if asked else {}
         for pile in piles:
             for sid in pile.conferences.keys() & heard.keys():
@@ -189,64 +237,59 @@ class Drain:
                     del pile.conferences[sid][event_id]
         return known
 
-    def _changes(self, pile: Pile, known: Mapping[str, Kept], batches: Sequence[Batch]) -> list[Change]:
+    def _folded(self, pile: Pile, known: Mapping[str, Kept], batches: Sequence[Batch]) -> list[Folded]:
         """What a pile does to conferences. What could not be folded is set aside."""
-        changes: list[Change] = []
+        folded: list[Folded] = []
         for sid, fresh in pile.conferences.items():
             if not fresh:
                 continue
+            self._keep(batches)
             try:
-                changes.append(self._changed(pile.batch.epoch, known.get(sid), fresh, batches))
+                folded.append(self._changed(pile.batch.epoch, known.get(sid), fresh, batches))
             except RedisError:
                 raise
             except Exception as error:  # a fault in the fold must cost one conference's news, never the shard's
                 log.exception("fold failed", conference_sid=sid)
                 reason = f"fold failed: {type(error).__name__}"
                 pile.letters.extend(DeadLetter(callback, reason) for _, callback in fresh.values())
-        return changes
+        return folded
 
-    def _changed(self, epoch: str, known: Kept | None, fresh: dict[str, Told], batches: Sequence[Batch]) -> Change:
+    def _changed(self, epoch: str, known: Kept | None, fresh: dict[str, Told], batches: Sequence[Batch]) -> Folded:
         """What these callbacks do to a conference. `batches` are those whose leases are to be kept meanwhile."""
         events = [event for event, _ in fresh.values()]
         if known is None:
-            return _change(epoch, None, fold.fold(events), fresh)
+            return Folded(_change(epoch, None, fold.fold(events), fresh), None)
         before, sid = known.conference, known.conference.header.sid
-        after = self._advanced(before, events, batches) if known.fold_version == fold.VERSION else None
-        if after is not None and (known.whole or not others_move(before, after)):
-            return _change(epoch, known, after, fresh)
+        after = self._advanced(epoch, before, events, batches) if known.fold_version == fold.VERSION else None
+        if after is not None and (known.whole or not others_move(before, after.conference)):
+            return Folded(_change(epoch, known, after.conference, fresh), after.tracks)
         if not known.whole:
             return self._changed(epoch, self.snapshots.load({sid: None})[sid], fresh, batches)
-        logged = self._reread(sid, self._log_of(sid, batches), batches)
-        return _change(epoch, known, fold.fold([*logged, *events]), fresh)
+        logged = self._reread(sid, self.snapshots.log(sid), batches)
+        return Folded(_change(epoch, known, fold.fold([*logged, *events]), fresh), None)
 
-    def _advanced(self, before: Conference, events: list[Event], batches: Sequence[Batch]) -> Conference | None:
+    def _advanced(
+        self, epoch: str, before: Conference, events: list[Event], batches: Sequence[Batch]
+    ) -> Advance | None:
         """The conference, by the short way. None: there is none."""
         sid = before.header.sid
-        tracks = self.tracks.of(sid, {str(event.call_sid) for event in events})
+        tracks = self.tracks.of(sid, epoch, before.header.revision)
         after = fold.advance(before, events, tracks)
         if isinstance(after, fold.Missing):
             after = fold.advance(before, events, tracks, self._histories(sid, after.histories, batches))
-        if not isinstance(after, fold.Advance):
-            return None
-        self.tracks.remember(sid, after.tracks)
-        return after.conference
+        return after if isinstance(after, Advance) else None
 
     def _histories(self, sid: str, calls: Collection[str], batches: Sequence[Batch]) -> dict[str, list[Event]]:
         """All that a conference's log holds about some calls."""
         names = {call.encode() for call in calls}
-        logged = [each for each in self._log_of(sid, batches) if _named(each.callback) in (None, *names)]
-        legs = by_call(self._reread(sid, logged, batches))
+        logged = [each for each in self.snapshots.log(sid) if _named(each.callback) in (None, *names)]
+        legs = by_call({event.id: event for event in self._reread(sid, logged, batches)}.values())
         return {call: legs.get(call, []) for call in calls}
-
-    def _log_of(self, sid: str, batches: Sequence[Batch]) -> list[Logged]:
-        self.inbox.renew(batches)  # a long log takes its time
-        return self.snapshots.log(sid)
 
     def _reread(self, sid: str, logged: list[Logged], batches: Sequence[Batch]) -> Iterator[Event]:
         """A log's events. What an earlier release could read and this one cannot is passed over, and said."""
-        for place, entry in enumerate(logged, start=1):
-            if place % REREAD_BETWEEN_RENEWALS == 0:
-                self.inbox.renew(batches)
+        for entry in logged:
+            self._keep(batches)
             try:
                 yield read_filed(entry.callback, sid)
             except Unusable as error:
@@ -323,27 +366,35 @@ def _set_strangers_aside(pile: Pile, owner: str, fresh: dict[str, Told]) -> None
         del fresh[event.id]
 
 
-def _commit(pile: Pile, changes: list[Change], notes: list[SeenIn | Said]) -> Commit:
+def _commit(pile: Pile, folded: list[Folded], notes: list[SeenIn | Said]) -> Commit:
     for letter in pile.letters:
         received_at = letter.callback.received_at
         log.warning("dead letter", shard=pile.batch.shard, reason=letter.reason, received_at=received_at)
-    folded = sum(len(change.news) for change in changes)
+    changes = [change for change, _ in folded]
+    told = sum(len(change.news) for change in changes)
     noted = sum(isinstance(note, Said) for note in notes)
     callbacks = sum(not isinstance(entry, Link) for entry in pile.batch.entries)
     return Commit(
         changes=changes,
         call_notes=notes,
         dead_letters=pile.letters,
-        folded=folded,
+        folded=told,
         noted=noted,
-        repeated=callbacks - len(pile.letters) - folded - noted,
+        repeated=callbacks - len(pile.letters) - told - noted,
     )
 
 
 def _named(callback: Callback) -> bytes | None:
-    """Which call a callback is about, where that is plain to see without reading it; most name one."""
+    """Which call a callback of Twilio's is about, where that is plain to see without reading it; most name one."""
+    if callback.media != "form":
+        return None
     found = CALL_SID.search(callback.body)
     return found[1] if found else None
+
+
+def _may_have_heard(known: Kept, event: Event) -> bool:
+    """Whether the log must be asked. A document of another release may not tell what has been heard."""
+    return known.fold_version != fold.VERSION or fold.may_have_heard(known.conference, event)
 
 
 def _wanted(told: Collection[Told]) -> set[str] | None:

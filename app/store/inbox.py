@@ -94,11 +94,13 @@ ATTEND = """#!lua flags=allow-oom
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 """
 
-# Take the lease, if nobody has it, and read the oldest entries. A full memory must not stop the draining that would
-# empty it. KEYS 1 lease, 2 inbox, 3 epoch. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new epoch.
+# Take the lease, unless another has it, and read the oldest entries. The client may send this twice. A full memory must
+# not stop the draining that would empty it.
+# KEYS 1 lease, 2 inbox, 3 epoch. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new epoch.
 # Returns nil when another holds the lease, else {epoch, entries}; with no entries the lease is not taken.
 CLAIM = """#!lua flags=allow-oom
-if redis.call('EXISTS', KEYS[1]) == 1 then return nil end
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return nil end
 local entries = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[3])
 if #entries == 0 then return {'', entries} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

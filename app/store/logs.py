@@ -74,14 +74,5 @@ def unpacked(sid: str, ids: bytes, packs: Iterable[bytes]) -> Iterator[Logged]:
             place += ID_BYTES
 
 
-def among(ids: bytes, event_id: str) -> bool:
-    """Whether this is one of a conference's ids."""
-    wanted = bytes.fromhex(event_id)
-    place = ids.find(wanted)
-    while place % ID_BYTES and place > 0:  # the end of one and the beginning of the next may look like it
-        place = ids.find(wanted, place + 1)
-    return place >= 0
-
-
 def _dictionary(sid: str) -> bytes:
     return DICTIONARY + sid.encode()

@@ -35,7 +35,7 @@ from app.store.commits import (
 )
 from app.store.inbox import Batch
 from app.store.index import ANY, EVERYONE, LIVE, Created, Place, bounds, place_in, place_of
-from app.store.logs import ID_BYTES, Logged, among, unpacked
+from app.store.logs import ID_BYTES, Logged, unpacked
 
 UNREADABLE = -1
 """Fold version of a document whose shape this release does not know."""
@@ -94,6 +94,21 @@ return packs
 """.replace("ID_BYTES", str(ID_BYTES))
 
 
+# Which of some ids are among a conference's. KEYS 1 ids. ARGV ids. Returns 1 or 0 for each. The end of one and the
+# beginning of the next may look like another.
+HEARD = """
+local ids = redis.call('GET', KEYS[1]) or ''
+local function heard(id)
+  local place = string.find(ids, id, 1, true)
+  while place and (place - 1) % ID_BYTES ~= 0 do place = string.find(ids, id, place + 1, true) end
+  return place and 1 or 0
+end
+local answers = {}
+for n, id in ipairs(ARGV) do answers[n] = heard(id) end
+return answers
+""".replace("ID_BYTES", str(ID_BYTES))
+
+
 class Snapshots:
     """The conferences of all shards."""
 
@@ -104,6 +119,7 @@ class Snapshots:
         self.retained = retained or RETAINED // shards
         self._commit = redis.register_script(COMMIT)
         self._read = redis.register_script(READ)
+        self._heard = redis.register_script(HEARD)
 
     def load(self, wanted: Mapping[str, Collection[str] | None]) -> dict[str, Kept]:
         """Those of these conferences that are known, in one round trip.
@@ -121,7 +137,7 @@ class Snapshots:
 
     def log(self, sid: str) -> list[Logged]:
         """A conference's whole log; an unknown conference has an empty one."""
-        with self.redis.pipeline(transaction=False) as pipe:
+        with self.redis.pipeline(transaction=True) as pipe:  # a commit adds to both
             pipe.get(keys.ids(self._shard(sid), sid))
             pipe.lrange(keys.log(self._shard(sid), sid), 0, -1)
             ids, packs = pipe.execute()
@@ -129,13 +145,11 @@ class Snapshots:
 
     def heard(self, asked: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
         """By conference, those of these events' ids that are in its log already; in one round trip."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for sid in asked:
-                pipe.get(keys.ids(self._shard(sid), sid))
-            found = pipe.execute()
+        calls = (([keys.ids(self._shard(sid), sid)], list(map(bytes.fromhex, ids))) for sid, ids in asked.items())
+        answers = scripts.run(self.redis, self._heard, calls)
         return {
-            sid: {event_id for event_id in events if among(ids or b"", event_id)}
-            for (sid, events), ids in zip(asked.items(), found, strict=True)
+            sid: {event_id for event_id, heard in zip(ids, answer, strict=True) if heard}
+            for (sid, ids), answer in zip(asked.items(), answers, strict=True)
         }
 
     def calls(self, sids: Sequence[str]) -> dict[str, CallNotes]:

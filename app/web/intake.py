@@ -68,12 +68,25 @@ class Intake:
             if self._under_way == 0 or (self._under_way < AT_ONCE and len(self._queue) >= WORTH_ANOTHER):
                 self._under_way += 1
                 letter.load, self._queue = self._queue, []
-        if not letter.load:
-            letter.turn.acquire()
+            waits = not letter.load
+        if waits:
+            self._wait(letter)
         if letter.load:
             self._send(letter.load)
         if letter.failure is not None:
-            raise letter.failure
+            raise letter.failure.with_traceback(None)  # it may be that of others, too
+
+    def _wait(self, letter: Letter) -> None:
+        """Until it has been sent, or is to send. A request that is stopped meanwhile leaves nobody waiting for it."""
+        try:
+            letter.turn.acquire()
+        except BaseException:
+            with self._guard:
+                if letter in self._queue:
+                    self._queue.remove(letter)
+            if letter.load:
+                self._send(letter.load)
+            raise
 
     def _send(self, load: list[Letter]) -> None:
         """Send these in one round trip, and leave what has queued up meanwhile to the first of them."""

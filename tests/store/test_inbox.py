@@ -246,6 +246,17 @@ def test_a_commit_gives_the_lease_back_with_mail_still_waiting(inbox: Inbox, sna
     assert following.entries == [Mail(numbered(3)[2])]
 
 
+def test_a_claim_whose_answer_was_lost_may_be_sent_again(
+    redis: Redis, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the client does when it finds its connection dead."""
+    inbox.append(0, MUTED)
+    monkeypatch.setattr("app.store.inbox.secrets.token_hex", lambda _: "the same token")
+    assert claimed(inbox, 0).entries == claimed(inbox, 0).entries == [Mail(MUTED)]
+    monkeypatch.undo()
+    assert claim(inbox, 0, 10) is None
+
+
 def test_shards_are_claimed_together_and_those_that_others_have_are_named(inbox: Inbox, round_trips: list[int]) -> None:
     for shard in (0, 1, 3):
         inbox.append(shard, MUTED)

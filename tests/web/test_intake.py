@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -121,6 +123,60 @@ def test_a_wake_up_is_asked_for_once_for_all_and_may_fail() -> None:
     inbox = Slow(lambda mail: dict.fromkeys((shard for shard, _ in mail), True))
     assert together(inbox, Intake(inbox, nudge, lambda: None), 20) == [None] * 21
     assert len(nudges) == len(inbox.loads) < 21
+
+
+@pytest.mark.parametrize("killed", [0, 1], ids=["who sends", "who waits"])
+def test_a_request_that_is_killed_leaves_nobody_waiting(killed: int) -> None:
+    """Greenlets can be killed. In a process of its own: they change everything that waits."""
+    answer = subprocess.run([sys.executable, "-c", KILLED, str(killed)], capture_output=True, text=True, timeout=60)
+    assert answer.stdout.split() == [str(number) for number in range(5) if number != killed], answer.stderr
+
+
+KILLED = """
+import sys
+from gevent import monkey; monkey.patch_all()
+import gevent
+from app.web.intake import Intake
+
+class Slow:
+    def shard_of(self, home): return 0
+    def append_all(self, mail):
+        gevent.sleep(0.05)
+        return {0: False}
+
+intake = Intake(Slow(), lambda: None, lambda: None)
+stored = set()
+
+def store(number):
+    try:
+        intake.store("home", None)
+    except Exception as error:
+        print("failed", type(error).__name__, file=sys.stderr)
+        intake.store("home", None)
+    stored.add(number)
+
+requests = [gevent.spawn(store, number) for number in range(4)]
+gevent.sleep(0.01)
+requests[int(sys.argv[1])].kill(block=False)
+requests.append(gevent.spawn(store, 4))
+gevent.joinall(requests, timeout=10)
+print(*sorted(stored))
+"""
+
+
+def test_threads_that_come_and_go_at_any_moment_are_all_answered() -> None:
+    inbox = Slow(stored)
+    inbox.go_on.set()
+    intake = Intake(inbox, lambda: None, lambda: None)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            futures = [threads.submit(intake.store, HOMES[n % 300], numbered(1)) for n in range(5_000)]
+            assert all(future.exception(60) is None for future in futures)
+    finally:
+        sys.setswitchinterval(before)
+    assert sum(map(len, inbox.loads)) == 5_000
 
 
 def test_where_callbacks_may_not_be_stored_nothing_is_sent() -> None:

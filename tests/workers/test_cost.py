@@ -1,10 +1,12 @@
 """What a fold costs, and that it does not grow. Counts, not times: the same on every machine, so they can be held.
 
-Whoever makes something cheaper may lower a bound; whoever has to raise one says why in the commit.
+Whoever makes something cheaper may lower a bound; whoever has to raise one says why in the commit. Calls are those of
+Python 3.11 with the locked packages, and a tenth more.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -61,18 +63,23 @@ def test_any_number_of_callbacks_in_all_shards_is_three_round_trips(drain: Drain
     assert folding(drain, tally, *(turn(n, room=room) for room in rooms for n in range(2, 8))).trips == 3
 
 
+counted = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="other Pythons count their calls otherwise")
+
+
+@counted
 def test_one_callback_costs_no_more_than_it_did(drain: Drain, tally: Tally) -> None:
     heard(drain, 10)
     cost = folding(drain, tally, turn(11))
-    assert cost.calls <= 1_300
+    assert cost.calls <= 1_400
     assert cost.commands <= 24
     assert cost.received <= 5_300
 
 
+@counted
 def test_a_hundred_callbacks_at_once_cost_no_more_than_they_did(drain: Drain, tally: Tally) -> None:
     heard(drain, 10)
     cost = folding(drain, tally, *(turn(n, (ANNA, BEN)[n % 2]) for n in range(11, 111)))
-    assert cost.calls / 100 <= 255
+    assert cost.calls / 100 <= 275
     assert cost.commands <= 28
     assert cost.received / 100 <= 220
 
@@ -83,6 +90,7 @@ def nearly(one: Cost, other: Cost, allowed: float = 1.1) -> None:
     assert other.calls <= one.calls * allowed
     assert other.commands <= one.commands + 2
     assert other.received <= one.received * allowed + 200
+    assert other.sent <= one.sent * allowed + 500
 
 
 def after_few_and_many(drain: Drain, tally: Tally, work: Callable[[int], Callback]) -> tuple[Cost, Cost]:

@@ -18,12 +18,14 @@ from redis.exceptions import TimeoutError as TimedOut
 
 from app import fold
 from app.conference import Conference, Participant, encode
-from app.events import Callback
+from app.events import Action, Answer, Callback
+from app.replay import Track
 from app.simulator.stories import shuffled, story
 from app.store import feed, keys
-from app.store.inbox import Inbox, Link, Mail
+from app.store.inbox import Batch, Inbox, Link, Mail
 from app.store.logs import packed
 from app.store.snapshots import Question, Snapshots
+from app.twilio.control import Record, encode_record
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, ROOM, at, callback, progress, said
 from tests.claims import claim
 from tests.conftest import SHARDS
@@ -787,17 +789,162 @@ def test_a_log_entry_that_cannot_be_read_any_more_is_passed_over(
     assert snapshots.dead_letters(10) == []
 
 
+class Worked(Clock):
+    """Time that passes with every look at the clock, as where there is much to do."""
+
+    def monotonic(self) -> float:
+        self.now += 0.4
+        return self.now
+
+
+@pytest.fixture
+def renewals(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The shards whose leases were made to last longer, each time."""
+    renewed: list[list[int]] = []
+    renew = inbox.renew
+
+    def counted(batches: list[Batch]) -> None:
+        renewed.append([batch.shard for batch in batches])
+        renew(batches)
+
+    monkeypatch.setattr(inbox, "renew", counted)
+    return renewed
+
+
 def test_the_lease_is_renewed_while_a_long_log_is_read_again(
-    inbox: Inbox, drain: Drain, monkeypatch: pytest.MonkeyPatch
+    inbox: Inbox, drain: Drain, renewals: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_module, "REREAD_BETWEEN_RENEWALS", 5)
     post(inbox, *(callback(said("participant-unmute", ANNA, number=n, second=n)) for n in range(2, 22)))
     empty(drain)
-    renewed: list[int] = []
-    renew = inbox.renew
-    monkeypatch.setattr(
-        inbox, "renew", lambda batches: (renewed.extend(each.shard for each in batches), renew(batches))
-    )
+    drain.tracks = Tracks()
+    monkeypatch.setattr(drain_module, "time", Worked())
+    renewals.clear()
     post(inbox, callback(said("participant-join", ANNA, number=1, second=1)))  # late: folds from the log
     empty(drain)
-    assert len(renewed) >= 20 // 5
+    assert len(renewals) >= 20 // 4
+
+
+def test_a_pass_that_takes_long_keeps_all_its_leases(
+    inbox: Inbox, drain: Drain, renewals: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = [f"CF{n:032x}" for n in range(60)]
+    post(inbox, *(callback(said("participant-join", ANNA, number=1, second=1, room=room)) for room in rooms))
+    monkeypatch.setattr(drain_module, "time", Worked())
+    drain.drain(range(SHARDS))
+    assert len(renewals) >= 60 // 4
+    assert all(shards == list(range(SHARDS)) for shards in renewals)
+
+
+@pytest.mark.parametrize("shards", [4, 64, 256])
+def test_a_pass_takes_so_much_and_no_more_however_many_shards(
+    redis: Redis, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "PASS", 80)
+    inbox, snapshots = Inbox(redis, shards), Snapshots(redis, shards)
+    drain = Drain(inbox=inbox, snapshots=snapshots, nudge=lambda: None, stopping=lambda: False)
+    post(
+        inbox,
+        *(
+            callback(said("conference-start", number=n, second=n, room=f"CF{room:032x}"))
+            for room in range(3 * shards)
+            for n in range(1, 11)
+        ),
+    )
+    before = sum(standing.waiting for standing in inbox.backlog())
+    seen = drain.drain(inbox.wait({}, 1))
+    folded = before - sum(standing.waiting for standing in inbox.backlog())
+    assert 40 <= folded <= 80
+    assert inbox.wait(seen, 1), "the rest is looked at next"
+
+
+# What a worker remembers.
+
+
+def test_a_record_whose_url_speaks_of_another_call_is_in_its_own_calls_history(
+    inbox: Inbox, drain: Drain, snapshots: Snapshots
+) -> None:
+    action = Action(
+        id="a",
+        verb="update-participant",
+        by="operator",
+        call_sid=ANNA,
+        requested_at=at(3),
+        expires_at=at(60),
+        after=3,
+        answered_at=at(4),
+        status=200,
+    )
+    record = Record(
+        step="answered",
+        account_sid=ACCOUNT,
+        conference_sid=ROOM,
+        resource=f"Conferences/{ROOM}/Participants/{ANNA}",
+        parameters=[("AnnounceUrl", f"https://example.com/?a=b&CallSid={BEN}&c=d")],
+        action=action,
+        answer=Answer(queue_time=77),
+    )
+    joins = callback(said("participant-join", ANNA, number=1, second=1))
+    mutes = callback(said("participant-mute", ANNA, number=5, second=8))
+    told = Callback(body=encode_record(record), media="control", received_at=1, key="operator")
+    late = callback(said("participant-unmute", ANNA, number=3, second=4))
+    for each in (joins, mutes):
+        post(inbox, each)
+        empty(drain)
+    inbox.append(inbox.shard_of(ROOM), told)
+    empty(drain)
+    drain.tracks = Tracks()
+    post(inbox, late)
+    empty(drain)
+    assert written(kept(snapshots, ROOM)) == written(told_of(ROOM, [joins, mutes, told, late]))
+
+
+@pytest.mark.parametrize("other", [True, False], ids=["by another worker", "by a fold of the whole log"])
+def test_what_was_folded_elsewhere_is_not_forgotten_by_who_remembers(
+    inbox: Inbox, drain: Drain, snapshots: Snapshots, other: bool
+) -> None:
+    """Call progress that changes nothing to be seen, until the callback that hid it turns out not to be the first."""
+    joins = callback(said("participant-join", ANNA, number=1, second=1))
+    begins = callback(progress(ANNA, "in-progress", number=1, second=2))
+    hides = callback(said("participant-modify", ANNA, number=5, second=8))
+    hidden = callback(progress(ANNA, "in-progress", number=2, second=7))
+    prevails = callback(said("participant-modify", ANNA, number=5, second=4))
+    for each in (joins, begins, hides):
+        post(inbox, each)
+        empty(drain)
+    post(inbox, hidden)
+    if other:
+        empty(Drain(inbox=inbox, snapshots=snapshots, nudge=lambda: None, stopping=lambda: False))
+    else:
+        snapshots.redis.hset(keys.conference(inbox.shard_of(ROOM), ROOM), "fold", fold.VERSION - 1)
+        empty(drain)
+    post(inbox, prevails)
+    empty(drain)
+    assert written(kept(snapshots, ROOM)) == written(told_of(ROOM, [joins, begins, hides, hidden, prevails]))
+
+
+def test_a_repeat_is_known_though_the_document_cannot_be_read(
+    redis: Redis, inbox: Inbox, drain: Drain, snapshots: Snapshots
+) -> None:
+    post(inbox, START, ANNA_JOINS)
+    empty(drain)
+    header = f'{{"sid":"{ROOM}","account_sid":"{ACCOUNT}","revision":7,"status":["of","another","shape"]}}'
+    redis.hset(keys.conference(inbox.shard_of(ROOM), ROOM), mapping={"header": header, "fold": 0})
+    post(inbox, ANNA_JOINS, BEN_JOINS)
+    empty(drain)
+    assert log_of(snapshots) == [START, ANNA_JOINS, BEN_JOINS]
+    assert snapshots.counters()["repeated"] == 1
+
+
+def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain_module, "TRACKS", 5)
+    tracks = Tracks()
+    one = {ANNA: Track((), Participant(call_sid=ANNA)), BEN: Track((), Participant(call_sid=BEN))}
+    for number in range(4):
+        tracks.remember(f"CF{number:032x}", "epoch", 1, one)
+    assert [len(tracks.of(f"CF{number:032x}", "epoch", 1)) for number in range(4)] == [0, 0, 2, 2]
+    tracks.remember(f"CF{2:032x}", "epoch", 2, {CLEO: one[ANNA]})
+    assert set(tracks.of(f"CF{2:032x}", "epoch", 2)) == {ANNA, BEN, CLEO}
+    assert tracks.of(f"CF{2:032x}", "epoch", 1) == {}
+    assert tracks.of(f"CF{2:032x}", "another", 2) == {}
+    tracks.remember(f"CF{2:032x}", "epoch", 3, None)
+    assert tracks.of(f"CF{2:032x}", "epoch", 3) == {}
