@@ -66,8 +66,8 @@ def advance(
     """The conference after events it has not heard yet, or None where only `fold` over the whole log can tell.
 
     The caller makes sure that each event is new (see `may_have_heard`) and given once. Of the participants only those
-    that the events are about need be in `conference`, unless one of the events `concerns_everyone`. `tracks` may be
-    there of their calls, and may be out of date; a late event may otherwise need the `histories` of its call.
+    that the events are about need be in `conference`, unless one of the events `concerns_everyone`. `tracks` are those
+    that led to just this conference, as far as known; without one a late event needs the `histories` of its call.
     """
     before = conference.header
     if _is_for_the_log(conference, events):

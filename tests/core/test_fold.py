@@ -34,7 +34,7 @@ def written(conference: Conference) -> bytes:
 def arriving(events: Sequence[Event], sizes: Sequence[int], random: Random) -> Conference:
     """The conference as a worker would come to know it: in batches, by the short way where there is one.
 
-    It is handed no more of a conference than the store would, and now and then forgets its tracks, or has old ones.
+    It is handed no more of a conference than the store would, and now and then forgets its tracks.
     """
     conference: Conference | None = None
     log: dict[str, Event] = {}
@@ -51,9 +51,9 @@ def arriving(events: Sequence[Event], sizes: Sequence[int], random: Random) -> C
         after = shortcut(conference, list(fresh.values()), tracks, list(log.values())) if conference else None
         log |= fresh
         conference = after.conference if after else fold(log.values())
-        if random.random() < 0.3:
+        if after is None or random.random() < 0.2:
             tracks.clear()
-        if after and random.random() < 0.8:
+        else:
             tracks |= after.tracks
     assert conference is not None
     return conference
