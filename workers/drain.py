@@ -28,8 +28,7 @@ from app.twilio.callbacks import Unusable, read, read_filed
 BATCH = 500
 """Entries of one shard claimed at once, at most."""
 PASS = 8_000
-"""Entries of all shards claimed at once, at most. Half a second's work, mostly; the more are folded at once, the less each
-costs."""
+"""Entries of all shards claimed at once, at most. Half a second's work, mostly; the more at once, the cheaper each."""
 RENEWED_EVERY = 1.0
 """Seconds after which a pass that takes longer has its leases last their whole length again."""
 LONGEST_SPELL = 30.0
