@@ -187,12 +187,7 @@ class Conference(msgspec.Struct, frozen=True):
 
 def seniority(participant: Participant) -> tuple[bool, datetime | None, str]:
     """Sorts participants by the time they were first heard of."""
-    return place_among(participant.call_sid, participant.created_at)
-
-
-def place_among(call_sid: str, created_at: datetime | None) -> tuple[bool, datetime | None, str]:
-    """Where among others a participant stands, by when it was first heard of."""
-    return created_at is None, created_at, call_sid
+    return participant.created_at is None, participant.created_at, participant.call_sid
 
 
 encode = msgspec.json.Encoder().encode

@@ -10,16 +10,18 @@ from hashlib import blake2b
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from redis import Redis, RedisError
 
-from app.conference import Conference, Participant
+from app.conference import Conference, Participant, encode, seniority
 from app.events import Callback
 from app.store import feed, keys
 from app.store.commits import CALL_REMEMBERED, Change, Commit, DeadLetter, Said, SeenIn
 from app.store.inbox import Batch, Inbox
 from app.store.logs import LARGEST_PACK
-from app.store.snapshots import Fenced, Question, Snapshots
+from app.store.snapshots import Fenced, Question, Snapshots, _parts
 from tests.cast import ROOM, at, callback, progress, said
 from tests.claims import claim
 from tests.conftest import SHARDS
@@ -283,6 +285,26 @@ def test_what_is_unknown_has_no_document(snapshots: Snapshots) -> None:
     assert snapshots.events(ROOM, 0, 10) == []
     assert snapshots.log(ROOM) == []
     assert snapshots.load({ROOM: None}) == {}
+
+
+@given(
+    st.lists(
+        st.builds(
+            Participant,
+            call_sid=st.integers(0, 9).map(lambda n: f"CA{n:032x}"),
+            label=st.sampled_from([None, '"created_at":"2000-01-01T00:00:00Z"', "anna"]),
+            created_at=st.one_of(
+                st.none(),
+                st.sampled_from([0, 1, 0.5, 0.25, 0.123456, 86_400]).map(lambda seconds: at(seconds)),
+            ),
+        ),
+        max_size=8,
+        unique_by=lambda each: each.call_sid,
+    )
+)
+def test_a_document_has_its_participants_in_the_order_of_the_fold(people: list[Participant]) -> None:
+    fields = {each.call_sid.encode(): encode(each) for each in people} | {b"header": b"{}", b"fold": b"2"}
+    assert _parts(fields).participants == [encode(each) for each in sorted(people, key=seniority)]
 
 
 @pytest.fixture
