@@ -31,9 +31,9 @@ class Timed(Snapshots):
 
     committed_at = float("inf")
 
-    def commit_all(self, work: Iterable[tuple[Batch, Commit]], fold_version: int) -> list[int | None]:
+    def commit(self, work: Iterable[tuple[Batch, Commit]], fold_version: int) -> list[int | None]:
         """Commit, and look at the clock."""
-        left = super().commit_all(work, fold_version)
+        left = super().commit(work, fold_version)
         self.committed_at = time.perf_counter()
         return left
 

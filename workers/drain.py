@@ -196,7 +196,7 @@ class Drain:
         if forwards and self.inbox.forward(forwards):
             self._ask()
         commits = [_commit(*each) for each in zip(piles, folded, notes, strict=True)]
-        left = self.snapshots.commit_all(zip(batches, commits, strict=True), fold.VERSION)
+        left = self.snapshots.commit(zip(batches, commits, strict=True), fold.VERSION)
         refused = [batch.shard for batch, waiting in zip(batches, left, strict=True) if waiting is None]
         if refused:
             log.warning("not committed: another drain has done it, or has the lease", shards=refused)

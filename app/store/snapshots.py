@@ -43,10 +43,6 @@ RETAINED = 16_000
 """Changes, evenly of all shards, that a subscriber can miss and still be told, once it is back. Some KiB each."""
 
 
-class Fenced(Exception):
-    """The shard has passed to another drain, or this batch is already committed: nothing was written."""
-
-
 class Kept(NamedTuple):
     """A conference as Redis has it."""
 
@@ -161,20 +157,11 @@ class Snapshots:
     def _shard(self, sid: str) -> int:
         return keys.shard_of(sid, self.shards)
 
-    def commit(self, batch: Batch, fold_version: int, work: Commit) -> int:
-        """Write all that a batch does, take it out of the inbox, and give the lease back, in one atomic step.
+    def commit(self, work: Iterable[tuple[Batch, Commit]], fold_version: int) -> list[int | None]:
+        """Write all that batches do, take them out of their inboxes, and give the leases back; in one round trip.
 
-        Returns how many entries are still waiting. Raises `Fenced`.
-        """
-        [left] = self.commit_all([(batch, work)], fold_version)
-        if left is None:
-            raise Fenced
-        return left
-
-    def commit_all(self, work: Iterable[tuple[Batch, Commit]], fold_version: int) -> list[int | None]:
-        """Write what some batches do, each in one atomic step, all in one round trip. For each what `commit` returns.
-
-        None: it was fenced.
+        Each batch is one atomic step. For each, how many entries its shard has left; None: nothing was written, for the
+        shard has passed to another drain, or the batch is committed already.
         """
         calls = (committing(batch, fold_version, self.retained, commit) for batch, commit in work)
         return [None if left is None else int(left) for left in scripts.run(self.redis, self._commit, calls)]

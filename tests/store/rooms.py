@@ -13,7 +13,7 @@ from app.store.commits import Change, Commit
 from app.store.inbox import Batch, Inbox
 from app.store.snapshots import Snapshots
 from tests.cast import ACCOUNT, callback, said
-from tests.claims import claim
+from tests.claims import claim, committed
 
 
 def room(
@@ -74,4 +74,4 @@ def write(inbox: Inbox, snapshots: Snapshots, *conferences: Conference) -> None:
             before = {sid: each.conference for sid, each in kept.items()}
             inbox.append(shard, callback(said("conference-start", number=1, second=0)))
             work = Commit(changes=[changed(before.get(each.header.sid), each) for each in some])
-            snapshots.commit(claimed(inbox, shard), 1, work)
+            committed(snapshots, claimed(inbox, shard), 1, work)

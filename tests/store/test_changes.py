@@ -15,8 +15,9 @@ from app.store import feed, keys
 from app.store.commits import Commit
 from app.store.feed import Feed, Gone, Place, Places, moved, read_places, written
 from app.store.inbox import Inbox
-from app.store.snapshots import Fenced, Snapshots
+from app.store.snapshots import Snapshots
 from tests.cast import ACCOUNT, ANNA, ROOM, at, callback, said
+from tests.claims import Fenced, committed
 from tests.conftest import SHARDS
 from tests.store.rooms import changed, claimed, room
 
@@ -41,7 +42,7 @@ def commit(inbox: Inbox, snapshots: Snapshots, *numbers: int) -> list[bytes]:
         ]
         if ours:
             inbox.append(shard, callback(said("conference-start", number=1, second=0)))
-            snapshots.commit(claimed(inbox, shard), 1, Commit(changes=ours))
+            committed(snapshots, claimed(inbox, shard), 1, Commit(changes=ours))
             messages += [change.message for change in ours]
     return messages
 
@@ -89,20 +90,20 @@ def test_a_fenced_commit_writes_nothing_into_the_log(inbox: Inbox, snapshots: Sn
     batch = claimed(inbox, shard)
     work = Commit(changes=[changed(None, room(1, at(1)))])
     with pytest.raises(Fenced):
-        snapshots.commit(batch._replace(token="somebody else's"), 1, work)
+        committed(snapshots, batch._replace(token="somebody else's"), 1, work)
     assert changes.end() == end
-    snapshots.commit(batch, 1, work)
+    committed(snapshots, batch, 1, work)
     once = changes.end()
     assert once != end
     with pytest.raises(Fenced):
-        snapshots.commit(batch, 1, work)
+        committed(snapshots, batch, 1, work)
     assert changes.end() == once
 
 
 def test_a_commit_that_changes_no_conference_tells_nothing(inbox: Inbox, snapshots: Snapshots, changes: Feed) -> None:
     end = changes.end()
     inbox.append(1, callback(said("conference-start", number=1, second=0)))
-    snapshots.commit(claimed(inbox, 1), 1, Commit(repeated=1))
+    committed(snapshots, claimed(inbox, 1), 1, Commit(repeated=1))
     assert changes.end() == end
     assert changes.wait(end, 0.001) == []
 
@@ -114,7 +115,7 @@ def test_full_memory_stops_neither_the_log_nor_who_reads_it(
     [number] = of_shard(2, inbox, 1)
     with memory_full():
         before = changes.end()
-        snapshots.commit(claimed(inbox, 2), 1, Commit(changes=[changed(None, room(number, at(0)), b"in need")]))
+        committed(snapshots, claimed(inbox, 2), 1, Commit(changes=[changed(None, room(number, at(0)), b"in need")]))
         assert [each.message for each in changes.wait(before, 1)] == [b"in need"]
 
 
@@ -338,7 +339,7 @@ def test_what_is_told_names_the_conference_but_the_message_is_as_it_was(
     shard = inbox.shard_of(ROOM)
     inbox.append(shard, callback(said("participant-join", ANNA, number=1, second=0)))
     message = bytes(range(256))
-    snapshots.commit(claimed(inbox, shard), 1, Commit(changes=[changed(None, room(5, at(0)), message)]))
+    committed(snapshots, claimed(inbox, shard), 1, Commit(changes=[changed(None, room(5, at(0)), message)]))
     [told] = changes.wait(before, 1)
     assert told.message == message
     assert told.conference_sid == f"CF{5:032x}"

@@ -21,9 +21,9 @@ from app.store import feed, keys
 from app.store.commits import CALL_REMEMBERED, Change, Commit, DeadLetter, Said, SeenIn
 from app.store.inbox import Batch, Inbox
 from app.store.logs import LARGEST_PACK
-from app.store.snapshots import Fenced, Question, Snapshots, _parts
+from app.store.snapshots import Question, Snapshots, _parts
 from tests.cast import ROOM, at, callback, progress, said
-from tests.claims import claim
+from tests.claims import Fenced, claim, committed
 from tests.conftest import SHARDS
 from tests.store.rooms import changed, claimed, room
 
@@ -74,7 +74,7 @@ def fenced(redis: Redis, snapshots: Snapshots, batch: Batch, work: Commit) -> No
     before = under_the_keys(redis)
     with feed.subscribe(redis) as messages:
         with pytest.raises(Fenced):
-            snapshots.commit(batch, 1, work)
+            committed(snapshots, batch, 1, work)
         redis.publish(keys.ALL_CONFERENCES, b"nothing before this")
         assert next(messages) == b"nothing before this"
     assert under_the_keys(redis) == before
@@ -83,7 +83,7 @@ def fenced(redis: Redis, snapshots: Snapshots, batch: Batch, work: Commit) -> No
 def test_a_commit_writes_all_that_a_batch_does(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
     mail(inbox)
     with feed.subscribe(redis) as messages:
-        left = snapshots.commit(claimed(inbox, SHARD), 7, whole_work())
+        left = committed(snapshots, claimed(inbox, SHARD), 7, whole_work())
         assert next(messages) == b'{"said": "of this commit"}'
     assert left == 0
     kept = snapshots.load({ROOM: None})[ROOM]
@@ -104,7 +104,7 @@ def test_a_commit_takes_out_its_own_batch_and_nothing_that_came_since(inbox: Inb
     mail(inbox, 3)
     batch = claimed(inbox, SHARD, most=2)
     mail(inbox, 2)
-    assert snapshots.commit(batch, 1, whole_work()) == 3
+    assert committed(snapshots, batch, 1, whole_work()) == 3
     following = claim(inbox, SHARD, 10)
     assert following is not None
     assert len(following.entries) == 3
@@ -123,7 +123,7 @@ def test_a_commit_under_anothers_lease_writes_nothing(redis: Redis, inbox: Inbox
     redis.delete(keys.lease(SHARD))
     heir = claimed(inbox, SHARD)
     fenced(redis, snapshots, batch, whole_work())
-    assert snapshots.commit(heir, 1, whole_work()) == 0
+    assert committed(snapshots, heir, 1, whole_work()) == 0
 
 
 def test_a_commit_with_another_token_writes_nothing(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
@@ -136,7 +136,7 @@ def test_a_commit_with_another_token_writes_nothing(redis: Redis, inbox: Inbox, 
 def test_the_very_same_commit_again_writes_nothing(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
     mail(inbox)
     batch = claimed(inbox, SHARD)
-    snapshots.commit(batch, 1, whole_work())
+    committed(snapshots, batch, 1, whole_work())
     fenced(redis, snapshots, batch, whole_work())
 
 
@@ -145,7 +145,7 @@ def test_the_very_same_commit_again_writes_nothing_although_its_lease_goes_on(
 ) -> None:
     mail(inbox)
     batch = claimed(inbox, SHARD, most=2)
-    assert snapshots.commit(batch, 1, whole_work()) == 1
+    assert committed(snapshots, batch, 1, whole_work()) == 1
     fenced(redis, snapshots, batch, whole_work())
 
 
@@ -160,15 +160,15 @@ def test_of_two_who_commit_the_same_batch_at_once_one_succeeds(inbox: Inbox, sna
     mail(inbox)
     batch = claimed(inbox, SHARD)
 
-    def committed(_: int) -> bool:
+    def succeeds(_: int) -> bool:
         try:
-            snapshots.commit(batch, 1, whole_work())
+            committed(snapshots, batch, 1, whole_work())
         except Fenced:
             return False
         return True
 
     with ThreadPoolExecutor(4) as threads:
-        assert sorted(threads.map(committed, range(8))) == [False] * 7 + [True]
+        assert sorted(threads.map(succeeds, range(8))) == [False] * 7 + [True]
     assert snapshots.counters() == {"folded": 1, "noted": 1, "repeated": 3, "dead": 1}
     assert len(snapshots.log(ROOM)) == 1
 
@@ -183,7 +183,7 @@ def test_nobody_ever_sees_a_commit_half_done(redis: Redis, inbox: Inbox, snapsho
         for number in range(commits):
             assert batch is not None
             change = changed(before, standup())._replace(news=[(event_id(number), JOINED)])
-            snapshots.commit(batch, 1, Commit(changes=[change], folded=1))
+            committed(snapshots, batch, 1, Commit(changes=[change], folded=1))
             before, batch = change.after, claim(inbox, SHARD, 1)
 
     with ThreadPoolExecutor(1) as threads:
@@ -211,11 +211,11 @@ def test_with_the_memory_full_nothing_is_taken_in_but_what_waits_can_be_committe
         with pytest.raises(RedisError):
             inbox.append(SHARD, JOINED)
         batch = claimed(inbox, SHARD, most=2)
-        assert snapshots.commit(batch, 1, whole_work()) == 1
+        assert committed(snapshots, batch, 1, whole_work()) == 1
         following = claim(inbox, SHARD, 2)
         assert following is not None
         [change] = whole_work().changes
-        assert snapshots.commit(following, 1, Commit(changes=[changed(change.after, standup(3))])) == 0
+        assert committed(snapshots, following, 1, Commit(changes=[changed(change.after, standup(3))])) == 0
         assert inbox.leave() is False
     assert len(snapshots.load({ROOM: None})[ROOM].conference.participants) == 3
     assert inbox.append(SHARD, JOINED)
@@ -226,7 +226,7 @@ def test_a_commit_survives_a_script_flush(redis: Redis, inbox: Inbox, snapshots:
     redis.script_flush()
     batch = claimed(inbox, SHARD)
     redis.script_flush()
-    assert snapshots.commit(batch, 1, whole_work()) == 0
+    assert committed(snapshots, batch, 1, whole_work()) == 0
     assert len(snapshots.log(ROOM)) == 1
 
 
@@ -235,7 +235,7 @@ def test_a_commit_of_a_whole_town_hall_goes_through_in_one(inbox: Inbox, snapsho
     change = changed(None, standup(people=1_000))
     change = change._replace(news=[(event_id(n), JOINED) for n in range(500)])
     others = [changed(None, room(n, at(n), people={ANNA: "anna"})) for n in range(1, 200)]
-    assert snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change, *others])) == 0
+    assert committed(snapshots, claimed(inbox, SHARD), 1, Commit(changes=[change, *others])) == 0
     kept = snapshots.load({ROOM: None})[ROOM].conference
     assert len(kept.participants) == 1_000
     assert len(snapshots.log(ROOM)) == 500
@@ -245,14 +245,14 @@ def test_only_participants_that_changed_are_written(redis: Redis, inbox: Inbox, 
     before = standup(people=3)
     mail(inbox, 2)
     batch = claimed(inbox, SHARD, most=1)
-    snapshots.commit(batch, 1, Commit(changes=[changed(None, before)]))
+    committed(snapshots, batch, 1, Commit(changes=[changed(None, before)]))
     first = next(iter(before.participants))
     after = Conference(before.header, before.participants | {first: Participant(call_sid=first, muted=True)})
     following = claim(inbox, SHARD, 1)
     assert following is not None
     change = changed(Conference(replace(before.header, revision=1), before.participants), after)
     assert len(change.changed) == 1
-    snapshots.commit(following, 1, Commit(changes=[change]))
+    committed(snapshots, following, 1, Commit(changes=[change]))
     kept = snapshots.load({ROOM: None})[ROOM].conference
     assert kept.participants == after.participants
     assert kept.header.revision == 2
@@ -269,7 +269,7 @@ def test_a_document_lists_participants_as_everyone_else_does(inbox: Inbox, snaps
     participants = {call: Participant(call_sid=call, created_at=when) for call, when in people.items()}
     mail(inbox, 1)
     change = changed(None, Conference(standup().header, participants))
-    snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change]))
+    committed(snapshots, claimed(inbox, SHARD), 1, Commit(changes=[change]))
     document = json.loads(snapshots.documents([ROOM])[0] or b"")
     assert [person["call_sid"][2] for person in document["participants"]] == ["3", "5", "1", "2", "4"]
     assert [person.call_sid[2] for person in change.after.in_order()] == ["3", "5", "1", "2", "4"]
@@ -315,7 +315,7 @@ def long_log(inbox: Inbox, snapshots: Snapshots) -> list[tuple[str, Callback]]:
     for size in (1, 1, 3, 2 * LARGEST_PACK + 5, 1, 9):
         mail(inbox, 1)
         change = changed(before, standup())._replace(news=news[told : told + size])
-        snapshots.commit(claimed(inbox, SHARD), 1, Commit(changes=[change]))
+        committed(snapshots, claimed(inbox, SHARD), 1, Commit(changes=[change]))
         before, told = change.after, told + size
     assert told == len(news)
     return news
@@ -352,20 +352,20 @@ def test_a_call_is_forgotten_in_the_end_but_not_while_it_is_spoken_of(
 ) -> None:
     mail(inbox, 2)
     batch = claimed(inbox, SHARD, most=1)
-    snapshots.commit(batch, 1, Commit(call_notes=[SeenIn(BEN, ROOM)]))
+    committed(snapshots, batch, 1, Commit(call_notes=[SeenIn(BEN, ROOM)]))
     name = keys.call(SHARD, BEN)
     assert 0 < int(redis.ttl(name)) <= CALL_REMEMBERED
     redis.expire(name, 60)
     following = claim(inbox, SHARD, 1)
     assert following is not None
-    snapshots.commit(following, 1, Commit(call_notes=[Said(BEN, event_id(2), RINGING)]))
+    committed(snapshots, following, 1, Commit(call_notes=[Said(BEN, event_id(2), RINGING)]))
     assert int(redis.ttl(name)) > 60
 
 
 def test_every_dead_letter_is_kept_and_the_newest_are_shown_first(inbox: Inbox, snapshots: Snapshots) -> None:
     mail(inbox, 1)
     letters = [DeadLetter(callback({"Number": str(n)}, received_at=n), "garbled") for n in range(2_000)]
-    snapshots.commit(claimed(inbox, SHARD), 1, Commit(dead_letters=letters))
+    committed(snapshots, claimed(inbox, SHARD), 1, Commit(dead_letters=letters))
     assert [letter.callback.received_at for letter in snapshots.dead_letters(3)] == [1999, 1998, 1997]
     assert len(snapshots.dead_letters(5_000)) == snapshots.counters()["dead"] == 2_000
 
@@ -374,7 +374,7 @@ def test_dead_letters_of_all_shards_are_shown_newest_first(inbox: Inbox, snapsho
     for shard, received in ((0, 30), (1, 10), (2, 20)):
         inbox.append(shard, GARBLED)
         letter = DeadLetter(callback({"Hello": "there"}, received_at=received), "garbled")
-        snapshots.commit(claimed(inbox, shard), 1, Commit(dead_letters=[letter]))
+        committed(snapshots, claimed(inbox, shard), 1, Commit(dead_letters=[letter]))
     assert [letter.callback.received_at for letter in snapshots.dead_letters(2)] == [30, 20]
 
 
@@ -386,5 +386,5 @@ def test_each_conference_that_is_kept_is_named_once(inbox: Inbox, snapshots: Sna
         changes.setdefault(inbox.shard_of(conference.header.sid), []).append(changed(None, conference))
     for shard, ours in changes.items():
         inbox.append(shard, JOINED)
-        snapshots.commit(claimed(inbox, shard), 1, Commit(changes=ours, call_notes=[SeenIn(ANNA, ROOM)]))
+        committed(snapshots, claimed(inbox, shard), 1, Commit(changes=ours, call_notes=[SeenIn(ANNA, ROOM)]))
     assert sorted(snapshots.sids()) == sids

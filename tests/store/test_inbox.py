@@ -18,7 +18,7 @@ from app.store.commits import Commit
 from app.store.inbox import LEASE_LASTS, ONLY_NEW, WAKE_UP_LASTS, Batch, Inbox, Link, Mail
 from app.store.snapshots import Snapshots
 from tests.cast import ANNA, BEN, ROOM, callback, progress, said
-from tests.claims import claim
+from tests.claims import claim, committed
 from tests.conftest import SHARDS
 
 MUTED = callback(said("participant-mute", ANNA, number=3, second=9))
@@ -35,7 +35,7 @@ def claimed(inbox: Inbox, shard: int, most: int = 500) -> Batch:
 
 
 def emptied(inbox: Inbox, snapshots: Snapshots, shard: int) -> None:
-    assert snapshots.commit(claimed(inbox, shard), 1, Commit()) == 0
+    assert committed(snapshots, claimed(inbox, shard), 1, Commit()) == 0
 
 
 # Appending.
@@ -239,7 +239,7 @@ def test_a_commit_gives_the_lease_back_with_mail_still_waiting(inbox: Inbox, sna
     for each in numbered(3):
         inbox.append(0, each)
     batch = claimed(inbox, 0, most=2)
-    assert snapshots.commit(batch, 1, Commit()) == 1
+    assert committed(snapshots, batch, 1, Commit()) == 1
     following = claim(inbox, 0, 2)
     assert following is not None
     assert following.token != batch.token

@@ -541,15 +541,15 @@ def test_a_busy_shard_does_not_keep_the_others_waiting(
     """Mail that comes to one shard while it is being folded is left for the next look, at all of them."""
     shard, other = drain.inbox.shard_of(ROOM), drain.inbox.shard_of(OTHER_ROOM)
     assert shard != other
-    commit_all = snapshots.commit_all
+    commit = snapshots.commit
 
     def meanwhile(*work: Any) -> Any:
         post(drain.inbox, BEN_MUTES, callback(said("conference-start", number=1, second=1, room=OTHER_ROOM)))
-        return commit_all(*work)
+        return commit(*work)
 
     post(drain.inbox, START)
     with monkeypatch.context() as busy:
-        busy.setattr(snapshots, "commit_all", meanwhile)
+        busy.setattr(snapshots, "commit", meanwhile)
         seen = drain.drain([shard])
     assert sorted(drain.inbox.wait(seen, 1)) == sorted([shard, other])
 

@@ -17,7 +17,7 @@ from app.store.inbox import Backlog, Inbox
 from app.store.snapshots import Snapshots
 from app.twilio.control import Record, encode_record
 from tests.cast import ACCOUNT, ANNA, ROOM, callback, said
-from tests.claims import claim
+from tests.claims import claim, committed
 from tests.conftest import now_ms
 from tests.workers.post import empty, kept
 from workers import sweep as sweep_module
@@ -84,7 +84,7 @@ def test_mail_that_moves_on_is_left_alone(inbox: Inbox, snapshots: Snapshots, sw
         assert sweep.look() is False
         batch = claim(inbox, 2, 1)
         assert batch is not None
-        snapshots.commit(batch, 1, Commit())
+        committed(snapshots, batch, 1, Commit())
         inbox.redis.delete(keys.lease(2))
     assert nudges == []
 
@@ -97,7 +97,7 @@ def test_mail_is_new_again_after_the_shard_has_been_empty(
         assert sweep.look() is False
         batch = claim(inbox, 2, 10)
         assert batch is not None
-        snapshots.commit(batch, 1, Commit())
+        committed(snapshots, batch, 1, Commit())
         assert sweep.look() is False
     assert nudges == []
 
