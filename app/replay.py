@@ -65,12 +65,7 @@ def by_call(events: Iterable[Event]) -> dict[str, list[Event]]:
 
 def replayed(sid: str, events: list[Event]) -> Track:
     """The participant that these events about its call, each given once, make; in whatever order they are."""
-    steps: list[Step] = []
-    participant = Participant(call_sid=sid)
-    for event in _ordered(events):
-        steps.append(Step(participant, event))
-        participant = _applied(participant, event)
-    return Track(tuple(steps[-REMEMBERED:]), participant)
+    return _walked([], Participant(call_sid=sid), events)
 
 
 def replay(sid: str, events: list[Event]) -> Iterator[tuple[datetime, Participant]]:
@@ -104,11 +99,16 @@ def followed(track: Track, event: Event) -> Track | None:
     place = next((n for n in reversed(range(len(steps))) if _is_newest(steps[n].before, event)), None)
     if place is None:
         return None
-    kept, participant = list(steps[:place]), steps[place].before
-    for each in _ordered([event, *(step.event for step in steps[place:])]):
-        kept.append(Step(participant, each))
-        participant = _applied(participant, each)
-    return Track(tuple(kept[-REMEMBERED:]), participant)
+    return _walked(steps[:place], steps[place].before, [event, *(step.event for step in steps[place:])])
+
+
+def _walked(behind: Iterable[Step], participant: Participant, events: list[Event]) -> Track:
+    """The track on which a participant has these steps behind it, and takes those of the events in their order."""
+    steps = [*behind]
+    for event in _ordered(events):
+        steps.append(Step(participant, event))
+        participant = _applied(participant, event)
+    return Track(tuple(steps[-REMEMBERED:]), participant)
 
 
 def _ordered(events: list[Event]) -> list[Event]:

@@ -79,8 +79,9 @@ class Tracks:
         tracks = self.of(sid, epoch, revision - 1) if moved is not None else {}
         self._calls -= len(self._remembered.pop(sid, NOTHING).tracks)
         tracks.update(moved or {})
-        self._remembered[sid] = Remembered(epoch, revision, tracks)
-        self._calls += len(tracks)
+        if tracks:
+            self._remembered[sid] = Remembered(epoch, revision, tracks)
+            self._calls += len(tracks)
         while self._calls > TRACKS:
             self._calls -= len(self._remembered.pop(next(iter(self._remembered))).tracks)
 
@@ -226,10 +227,11 @@ class Drain:
             for sid, fresh in pile.conferences.items():
                 if sid in known:
                     _set_strangers_aside(pile, known[sid].conference.header.account_sid, fresh)
-                    asked[sid] = [e.id for e, _ in fresh.values() if _may_have_heard(known[sid], e)]
+                    unsure = [event.id for event, _ in fresh.values() if _may_have_heard(known[sid], event)]
+                    if unsure:
+                        asked[sid] = unsure
                 else:
                     _set_strangers_aside(pile, next(iter(fresh.values()))[0].account_sid, fresh)
-        asked = {sid: unsure for sid, unsure in asked.items() if unsure}
         heard = self.snapshots.heard(asked) if asked else {}
         for pile in piles:
             for sid in pile.conferences.keys() & heard.keys():

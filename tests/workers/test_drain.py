@@ -948,3 +948,6 @@ def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.Monkey
     assert tracks.of(f"CF{2:032x}", "another", 2) == {}
     tracks.remember(f"CF{2:032x}", "epoch", 3, None)
     assert tracks.of(f"CF{2:032x}", "epoch", 3) == {}
+    for number in range(10, 100):
+        tracks.remember(f"CF{number:032x}", "epoch", 1, None)
+    assert len(tracks._remembered) <= 5, "conferences of which nothing is remembered take no room"
