@@ -307,7 +307,8 @@ def _agrees(snapshots: Snapshots, sid: str) -> bool:
     for _ in range(3):
         kept = snapshots.load({sid: None})[sid].conference
         told = fold.fold(read_filed(entry.callback, sid) for entry in snapshots.log(sid))
-        header = replace(told.header, revision=kept.header.revision, heard_at=kept.header.heard_at)
+        ours = kept.header
+        header = replace(told.header, revision=ours.revision, heard_at=ours.heard_at, set_aside=ours.set_aside)
         written = document(encode(header), map(encode, told.in_order()))
         if written == document(encode(kept.header), map(encode, kept.in_order())):
             return True

@@ -39,6 +39,8 @@ from app.store.logs import ID_BYTES, Logged, unpacked
 UNREADABLE = -1
 """Fold version of a document whose shape this release does not know."""
 
+LETTERS_AT_ONCE = 500
+
 RETAINED = 16_000
 """Changes, evenly of all shards, that a subscriber can miss and still be told, once it is back. Some KiB each."""
 
@@ -295,6 +297,23 @@ class Snapshots:
                 pipe.xrevrange(keys.dead_letters(shard), count=most)
             letters = [read_letter(fields[b"e"]) for entries in pipe.execute() for _, fields in entries]
         return sorted(letters, key=lambda letter: letter.callback.received_at, reverse=True)[:most]
+
+    def letters(self) -> Iterator[tuple[int, bytes, DeadLetter]]:
+        """Every dead letter that is there now, with its shard and its id, oldest first in each shard."""
+        for shard in range(self.shards):
+            entries: Any = self.redis.xrange(keys.dead_letters(shard), count=LETTERS_AT_ONCE)
+            while entries:
+                for letter_id, fields in entries:
+                    yield shard, letter_id, read_letter(fields[b"e"])
+                behind = b"(" + entries[-1][0]
+                entries = self.redis.xrange(keys.dead_letters(shard), min=behind, count=LETTERS_AT_ONCE)
+
+    def letters_left(self) -> int:
+        """How many dead letters there are now."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.xlen(keys.dead_letters(shard))
+            return sum(pipe.execute())
 
     def sids(self) -> Iterator[str]:
         """Every conference that is kept."""

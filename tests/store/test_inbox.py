@@ -262,7 +262,7 @@ def test_shards_are_claimed_together_and_those_that_others_have_are_named(inbox:
         inbox.append(shard, MUTED)
     claimed(inbox, 1)
     round_trips.clear()
-    batches, held = inbox.claim(range(SHARDS), 10)
+    batches, held, _ = inbox.claim(range(SHARDS), 10, version=1)
     assert ([batch.shard for batch in batches], held) == ([0, 3], [1])
     assert len({batch.token for batch in batches}) == 2
     assert len(round_trips) == 1
