@@ -27,8 +27,10 @@ WORTH_ANOTHER = 8
 """Callbacks that must be waiting for a second one to begin: smaller loads would cost more than the waiting does."""
 LARGEST_LOAD = 200
 """Callbacks that are left to one of those that have waited: few enough to be answered in time."""
+SLOW = 0.25
+"""Seconds. A failure that took longer has kept others waiting, as a Redis does that hangs or cannot be reached."""
 LEFT_ALONE = 0.5
-"""Seconds for which Redis is not asked again after it did not answer. Each trial may cost those that wait a second."""
+"""Seconds for which Redis is not asked again after such a failure."""
 
 log = structlog.get_logger("offhook.intake")
 
@@ -137,7 +139,8 @@ class Intake:
 
     def _stored(self, mail: Sequence[Posted]) -> Sequence[bool | Exception]:
         """Of each whether a wake-up is due, or what failed. A Redis that does not answer is left alone for a while."""
-        if self._away is not None and time.monotonic() < self._left_alone_until:
+        began = time.monotonic()
+        if self._away is not None and began < self._left_alone_until:
             return [self._away] * len(mail)
         try:
             failpoints.reach("before_append")
@@ -145,9 +148,9 @@ class Intake:
             outcomes = self.inbox.append_all(mail)
             failpoints.reach("after_append")
         except (RedisError, WrongLayout) as error:
-            self._away, self._left_alone_until = error, time.monotonic() + LEFT_ALONE
+            if time.monotonic() - began > SLOW:
+                self._away, self._left_alone_until = error, time.monotonic() + LEFT_ALONE
             return [error] * len(mail)
-        self._away = None
         return outcomes
 
     def _spooled(self, letters: Sequence[Letter]) -> None:

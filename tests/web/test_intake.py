@@ -15,13 +15,13 @@ from redis import RedisError
 from redis.exceptions import ConnectionError as Unconnected
 
 from app.events import Callback
-from app.store.inbox import Inbox
+from app.store.inbox import Inbox, Posted
 from app.web.intake import LARGEST_LOAD, WORTH_ANOTHER, Intake
 from tests.cast import ANNA, callback, said
 from tests.conftest import SHARDS
 
 HOMES = [f"CF{n:032x}" for n in range(300)]
-Outcomes = dict[int, bool | RedisError]
+Outcomes = list[bool | RedisError]
 
 
 def numbered(number: int) -> Callback:
@@ -31,21 +31,21 @@ def numbered(number: int) -> Callback:
 class Slow(Inbox):
     """Inboxes whose first append waits until it is let go, and that answer as they are told."""
 
-    def __init__(self, answer: Callable[[Sequence[tuple[int, Callback]]], Outcomes]) -> None:
+    def __init__(self, answer: Callable[[Sequence[Posted]], Outcomes]) -> None:
         self.shards = SHARDS
         self.answer = answer
-        self.loads: list[list[tuple[int, Callback]]] = []
+        self.loads: list[list[Posted]] = []
         self.under_way, self.go_on = threading.Event(), threading.Event()
 
-    def append_all(self, mail: Sequence[tuple[int, Callback]]) -> Outcomes:
+    def append_all(self, mail: Sequence[Posted]) -> Outcomes:
         self.loads.append(list(mail))
         self.under_way.set()
         assert self.go_on.wait(10)
         return self.answer(mail)
 
 
-def stored(mail: Sequence[tuple[int, Callback]]) -> Outcomes:
-    return dict.fromkeys((shard for shard, _ in mail), False)
+def stored(mail: Sequence[Posted]) -> Outcomes:
+    return [False] * len(mail)
 
 
 def together(inbox: Slow, intake: Intake, many: int) -> list[BaseException | None]:
@@ -67,7 +67,7 @@ def test_those_that_wait_go_together_in_their_order_and_nobody_goes_twice() -> N
     assert [len(load) for load in inbox.loads] == [1, WORTH_ANOTHER - 1]
     told = [each for load in inbox.loads for each in load]
     assert sorted(told, key=repr) == sorted(
-        ((inbox.shard_of(HOMES[n]), numbered(n)) for n in range(WORTH_ANOTHER)), key=repr
+        (Posted(inbox.shard_of(HOMES[n]), numbered(n)) for n in range(WORTH_ANOTHER)), key=repr
     )
 
 
@@ -91,8 +91,8 @@ def test_more_than_fit_into_one_round_trip_take_several(monkeypatch: pytest.Monk
 def test_what_fails_in_one_shard_is_told_to_its_own_and_to_no_others() -> None:
     broken = Unconnected("of one shard")
 
-    def answer(mail: Sequence[tuple[int, Callback]]) -> Outcomes:
-        return {shard: broken if shard == 2 else False for shard, _ in mail}
+    def answer(mail: Sequence[Posted]) -> Outcomes:
+        return [broken if posted.shard == 2 else False for posted in mail]
 
     inbox = Slow(answer)
     raised = together(inbox, Intake(inbox, lambda: None, lambda: None), 20)
@@ -102,7 +102,7 @@ def test_what_fails_in_one_shard_is_told_to_its_own_and_to_no_others() -> None:
 
 
 def test_what_fails_for_all_is_told_to_all_and_the_next_are_sent() -> None:
-    def answer(mail: Sequence[tuple[int, Callback]]) -> Outcomes:
+    def answer(mail: Sequence[Posted]) -> Outcomes:
         if len(mail) == 1:
             raise Unconnected("away")
         return stored(mail)
@@ -120,7 +120,7 @@ def test_a_wake_up_is_asked_for_once_for_all_and_may_fail() -> None:
         nudges.append(1)
         raise Unconnected("the queue is away")
 
-    inbox = Slow(lambda mail: dict.fromkeys((shard for shard, _ in mail), True))
+    inbox = Slow(lambda mail: [True] * len(mail))
     assert together(inbox, Intake(inbox, nudge, lambda: None), 20) == [None] * 21
     assert len(nudges) == len(inbox.loads) < 21
 
@@ -142,7 +142,7 @@ class Slow:
     def shard_of(self, home): return 0
     def append_all(self, mail):
         gevent.sleep(0.05)
-        return {0: False}
+        return [False] * len(mail)
 
 intake = Intake(Slow(), lambda: None, lambda: None)
 stored = set()
@@ -193,7 +193,7 @@ def test_real_inboxes_take_all_that_many_threads_bring(inbox: Inbox) -> None:
     intake = Intake(inbox, lambda: None, lambda: None)
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda n: intake.store(HOMES[n], numbered(n)), range(300)))
-    claimed = inbox.claim(range(SHARDS), 1_000).batches
+    claimed = inbox.claim(range(SHARDS), 1_000, version=1).batches
     assert sorted(each.callback.body for batch in claimed for each in batch.entries) == sorted(  # type: ignore[union-attr]
         numbered(n).body for n in range(300)
     )
