@@ -254,11 +254,12 @@ class Inbox:
         calls = [([keys.inbox(shard), keys.woken(shard)], said) for shard, said in words.items()]
         return any(scripts.run(self.redis, self._forward, calls))
 
-    def send_again(self, shard: int, letter_id: bytes, entry: bytes) -> bool:
-        """Move a dead letter of this shard into its inbox, as this entry. False: it is not there any more.
+    def send_again(self, shard: int, letter_id: bytes, callback: Callback | bytes) -> bool:
+        """Move a dead letter of this shard into its inbox; bytes are an entry as it was. False: it is gone already.
 
         Nobody is woken; a sweep finds it.
         """
+        entry = callback if isinstance(callback, bytes) else _encode(Mail(callback))
         return bool(self._again([keys.inbox(shard), keys.dead_letters(shard)], [letter_id, entry]))
 
     def wait(self, seen: Mapping[int, bytes], seconds: float) -> list[int]:

@@ -299,14 +299,17 @@ class Snapshots:
         return sorted(letters, key=lambda letter: letter.callback.received_at, reverse=True)[:most]
 
     def letters(self) -> Iterator[tuple[int, bytes, DeadLetter]]:
-        """Every dead letter that is there now, with its shard and its id, oldest first in each shard."""
+        """Every dead letter, with its shard and its id; those that come meanwhile are not among them."""
         for shard in range(self.shards):
-            entries: Any = self.redis.xrange(keys.dead_letters(shard), count=LETTERS_AT_ONCE)
-            while entries:
+            newest: Any = self.redis.xrevrange(keys.dead_letters(shard), count=1)
+            behind = b"-"
+            while newest and behind != b"(" + newest[0][0]:
+                entries: Any = self.redis.xrange(
+                    keys.dead_letters(shard), min=behind, max=newest[0][0], count=LETTERS_AT_ONCE
+                )
                 for letter_id, fields in entries:
                     yield shard, letter_id, read_letter(fields[b"e"])
-                behind = b"(" + entries[-1][0]
-                entries = self.redis.xrange(keys.dead_letters(shard), min=behind, count=LETTERS_AT_ONCE)
+                behind = b"(" + (entries or newest)[-1][0]
 
     def letters_left(self) -> int:
         """How many dead letters there are now."""

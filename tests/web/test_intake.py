@@ -8,15 +8,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from redis import RedisError
+from redis import Redis, RedisError
 from redis.exceptions import ConnectionError as Unconnected
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import TimeoutError as TimedOut
+from structlog.testing import capture_logs
 
 from app.events import Callback
-from app.store.inbox import Inbox, Posted
-from app.web.intake import LARGEST_LOAD, WORTH_ANOTHER, Intake
+from app.store import keys
+from app.store.connect import WrongLayout
+from app.store.inbox import Full, Inbox, Posted
+from app.store.spool import Spool
+from app.web.intake import LARGEST_LOAD, LEFT_ALONE, WORTH_ANOTHER, Intake
 from tests.cast import ANNA, callback, said
 from tests.conftest import SHARDS
 
@@ -197,3 +204,143 @@ def test_real_inboxes_take_all_that_many_threads_bring(inbox: Inbox) -> None:
     assert sorted(each.callback.body for batch in claimed for each in batch.entries) == sorted(  # type: ignore[union-attr]
         numbered(n).body for n in range(300)
     )
+
+
+# The spool.
+
+
+def away() -> RedisError:
+    return Unconnected("away")
+
+
+class Taking(Slow):
+    """Inboxes that answer at once."""
+
+    def __init__(self, answer: Callable[[Sequence[Posted]], Outcomes]) -> None:
+        super().__init__(answer)
+        self.go_on.set()
+
+
+def unreachable(_: Sequence[Posted]) -> Outcomes:
+    raise away()
+
+
+def spooled(spool: Spool) -> list[Callback]:
+    had: list[Callback] = []
+    spool.empty(lambda mail: had.extend(each.callback for each in mail))
+    return had
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        unreachable,
+        lambda mail: [away()] * len(mail),
+        lambda mail: [OutOfMemoryError("full")] * len(mail),
+        lambda mail: [ReadOnlyError("a replica")] * len(mail),
+        lambda mail: [Full("much waits")] * len(mail),
+    ],
+    ids=["no answer", "unconnected", "out of memory", "read only", "no room"],
+)
+def test_what_redis_does_not_take_is_spooled(tmp_path: Path, answer: Callable[[Sequence[Posted]], Outcomes]) -> None:
+    spool = Spool(tmp_path)
+    Intake(Taking(answer), lambda: None, lambda: None, spool).store(HOMES[0], numbered(7))
+    assert spooled(spool) == [numbered(7)]
+
+
+def test_a_layout_that_is_not_ours_is_no_reason_to_lose_anything(tmp_path: Path) -> None:
+    def prepare() -> None:
+        raise WrongLayout("of another build")
+
+    spool = Spool(tmp_path)
+    Intake(Taking(stored), lambda: None, prepare, spool).store(HOMES[0], numbered(7))
+    assert spooled(spool) == [numbered(7)]
+
+
+def test_what_some_shards_take_is_not_spooled(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    inbox = Slow(lambda mail: [away() if posted.shard == 2 else False for posted in mail])
+    assert together(inbox, Intake(inbox, lambda: None, lambda: None, spool), 20) == [None] * 21
+    expected = [numbered(n) for n in range(21) if inbox.shard_of(HOMES[n]) == 2]
+    assert sorted(each.body for each in spooled(spool)) == sorted(each.body for each in expected)
+
+
+def test_speech_that_there_is_no_room_for_is_refused_and_not_spooled(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    intake = Intake(Taking(lambda mail: [Full("much waits")] * len(mail)), lambda: None, lambda: None, spool)
+    with pytest.raises(Full):
+        intake.store(HOMES[0], numbered(1), speech=True)
+    assert not spool.waiting()
+
+
+def test_speech_is_spooled_where_redis_is_away(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    Intake(Taking(unreachable), lambda: None, lambda: None, spool).store(HOMES[0], numbered(1), speech=True)
+    assert spooled(spool) == [numbered(1)]
+
+
+def test_with_no_room_in_the_spool_either_it_is_refused(tmp_path: Path) -> None:
+    intake = Intake(Taking(unreachable), lambda: None, lambda: None, Spool(tmp_path, limit=10))
+    with pytest.raises(Unconnected):
+        intake.store(HOMES[0], numbered(1))
+
+
+def test_a_disk_that_fails_is_said_and_acknowledges_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("app.store.spool.os.write", full)
+    intake = Intake(Taking(unreachable), lambda: None, lambda: None, Spool(tmp_path))
+    with capture_logs() as lines, pytest.raises(Unconnected):
+        intake.store(HOMES[0], numbered(1))
+    assert [line["error"] for line in lines if line["event"] == "not spooled"] == ["No space left on device"]
+
+
+def test_a_redis_that_hangs_is_left_alone_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("app.web.intake.time.monotonic", lambda: now[0])
+
+    def hangs(_: Sequence[Posted]) -> Outcomes:
+        now[0] += 1.0
+        raise TimedOut("no answer")
+
+    inbox, spool = Taking(hangs), Spool(tmp_path)
+    intake = Intake(inbox, lambda: None, lambda: None, spool)
+    for number in range(5):
+        intake.store(HOMES[0], numbered(number))
+    assert len(inbox.loads) == 1
+    now[0] += LEFT_ALONE
+    inbox.answer = stored
+    intake.store(HOMES[0], numbered(9))
+    assert len(inbox.loads) == 2
+    assert spooled(spool) == [numbered(number) for number in range(5)]
+
+
+def test_once_redis_is_back_everything_is_in_its_inbox_and_somebody_is_woken(inbox: Inbox, tmp_path: Path) -> None:
+    spool, woken = Spool(tmp_path), []
+    intake = Intake(Taking(unreachable), lambda: woken.append(1), lambda: None, spool)
+    for number in range(300):
+        intake.store(HOMES[number], numbered(number))
+    with pytest.raises(Unconnected):
+        intake.empty_spool()
+    intake.inbox = inbox
+    intake.empty_spool()
+    claimed = inbox.claim(range(SHARDS), 1_000, version=1).batches
+    assert sum(len(batch.entries) for batch in claimed) == 300
+    assert {inbox.shard_of(HOMES[0]), inbox.shard_of(HOMES[1])} <= {batch.shard for batch in claimed}
+    assert (woken, spool.waiting()) == ([1], False)
+    intake.empty_spool()
+    assert woken == [1]
+
+
+def test_what_does_not_fit_yet_stays_in_the_spool(redis: Redis, tmp_path: Path) -> None:
+    small, spool = Inbox(redis, SHARDS, room=SHARDS), Spool(tmp_path)
+    intake = Intake(small, lambda: None, lambda: None, spool)
+    for number in range(3):
+        intake.store(HOMES[0], numbered(number))
+    with pytest.raises(Full):
+        intake.empty_spool()
+    assert spool.waiting()
+    redis.delete(keys.inbox(small.shard_of(HOMES[0])))
+    intake.empty_spool()
+    assert not spool.waiting()

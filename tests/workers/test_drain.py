@@ -25,6 +25,7 @@ from app.store import feed, keys
 from app.store.inbox import Batch, Inbox, Link, Mail
 from app.store.logs import packed
 from app.store.snapshots import Question, Snapshots
+from app.twilio.callbacks import read
 from app.twilio.control import Record, encode_record
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, ROOM, at, callback, progress, said
 from tests.claims import claim
