@@ -32,6 +32,8 @@ from app.web.webhook import LARGEST_BODY, PATH, Webhook
 FANOUT = "offhook.fanout"
 """Under what name the application keeps what feeds its streams, for the web server to end them."""
 
+WEBHOOK = "offhook.webhook"
+"""And what takes callbacks in, for the web server to say when there are too many."""
 UPKEEP = "offhook.upkeep"
 """And what is to be done beside answering."""
 
@@ -100,6 +102,7 @@ def create_app(
     app.register_blueprint(dashboard.create(access=access))
     app.register_blueprint(health.create(inbox=inbox, spool=spool))
     webhook = Webhook(intake=intake, keys=keys, public_url=public_url, refusals=refusals)
+    app.extensions[WEBHOOK] = webhook
     app.wsgi_app = webhook.ahead_of(app.wsgi_app)  # type: ignore[assignment, method-assign]  # as Flask has it wrapped
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(RedisError, _away)

@@ -22,6 +22,7 @@ from app.store.connect import WrongLayout
 from app.store.inbox import Full
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
+from app.web.admission import Admission
 from app.web.answers import failure, target, with_headers
 from app.web.intake import Intake
 from app.web.refusals import Refusals
@@ -56,6 +57,8 @@ class Webhook:
         self.every_key = tuple({key.name: key for account in keys.values() for key in account}.values())
         self.public_url = public_url
         self.refusals = refusals
+        self.admission: Admission | None = None
+        """Whom to ask whether this process keeps up. The web server hands it over."""
 
     def ahead_of(self, others: WSGIApplication) -> WSGIApplication:
         """An application that answers the webhook's address itself, and has the others answer for all else."""
@@ -99,6 +102,9 @@ class Webhook:
         except Exception:  # each server has errors of its own for a body that is cut off, or not chunked as it says
             self.refusals.note("malformed")
             return failure(400, "The body is cut off, or its chunks are malformed.")
+        if self.admission is not None and self.admission.refuses(body):
+            self.refusals.note("too many at once")
+            return failure(503, "Not stored: more callbacks come than can be taken in.")
         media = MEDIA.get(environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()) if posted else "form"
         if media is None:
             self.refusals.note("media type")
