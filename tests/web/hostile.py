@@ -14,7 +14,7 @@ from werkzeug.test import run_wsgi_app
 from tests.web.conftest import FORM, PATH, Site
 
 CASES = int(os.environ.get("CASES", "2000"))
-"""More of them: CASES=100000 pytest tests/web -k hostile_or_forged"""
+"""More of them: CASES=100000 pytest tests/web/test_forgery.py tests/web/test_fuzz.py tests/web/test_again.py"""
 SEED = int(os.environ.get("SEED", "20261122"))
 """Another one makes up other cases; the same one the same."""
 
@@ -59,3 +59,68 @@ class Sent(NamedTuple):
 def signed_text(url: bytes, pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """What Twilio signs, by its docs: the URL, then each distinct name and value, sorted."""
     return url + b"".join(name + value for name, value in sorted(set(pairs)))
+
+
+STRINGS = [
+    *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\"'><svg onload=alert(1)>", "</title><b>", "]]>"),
+    *("<!--", "<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]>&e;", "&lt;&amp;&#0;&#x0;", "{{7*7}}${7*7}#{7*7}"),
+    *(
+        "javascript:alert(1)",
+        "data:text/html,<script>",
+        "'; DROP TABLE conferences; --",
+        "' OR '1'='1",
+        "%00%0d%0a%2e%2e",
+    ),
+    *(
+        "$(reboot)`reboot`;|&",
+        "../../../../etc/passwd",
+        "..\\..\\windows",
+        "{0}{}%s%n%(x)s",
+        "{offhook}:*",
+        "\x00KEYS[1]",
+    ),
+    *(
+        "\r\nSet-Cookie: offhook=x",
+        "\n\nevent: change\ndata: {}",
+        "line\rbreaks\x0b\x0c\x1c\x85\u2028\u2029",
+        "\x00\x01\x1f",
+    ),
+    *(
+        "\x7f\x80\x9f",
+        "\x1b[31mred\x1b[0m\x07",
+        "\ufffe\uffff\ufdd0",
+        "\ufeff\u200b\u200d",
+        "\u202eevil\u2066",
+        "e\u0301" * 40,
+    ),
+    *(
+        "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+        "\U000e0041\U0010ffff",
+        "\u00e9\u65e5\u672c \u05d0",
+        "W" * 3000,
+        "\u65e5" * 300,
+    ),
+    *(
+        "=1+1",
+        "+15550123456",
+        "@SUM(A1)",
+        "null",
+        "NaN",
+        "-1e999",
+        "true",
+        "__proto__",
+        "constructor",
+        "[object Object]",
+    ),
+    *(
+        ")]}',\n",
+        '{"a": 1}',
+        "redis.call('FLUSHALL')",
+        "return 1 -- ]] ",
+        "a,b;c|d\te",
+        " leading and trailing ",
+        "",
+        " ",
+    ),
+]
+"""Words that have hurt somebody: markup, commands, paths, templates, Redis, Lua, frames, terminals, Unicode, sheets."""
