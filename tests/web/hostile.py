@@ -119,7 +119,6 @@ STRINGS = [
         "return 1 -- ]] ",
         "a,b;c|d\te",
         " leading and trailing ",
-        "",
         " ",
     ),
 ]
