@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from redis.connection import parse_url
 
+from app.store.durability import Mode
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key
 
@@ -34,6 +35,7 @@ NAMES = (
     "PUBLIC_URL",
     "REDIS_URL",
     "RQ_REDIS_URL",
+    "OFFHOOK_DURABILITY",
     "DATABASE_URL",
     "OFFHOOK_DATA_DIR",
     "OFFHOOK_API_KEYS",
@@ -99,6 +101,8 @@ class Settings:
     redis_url: str | None = field(repr=False)
     """None: the embedded Valkey."""
     rq_redis_url: str | None = field(repr=False)
+    durability: Mode
+    """The least that Redis must do before a callback is acknowledged."""
     data_dir: Path
     """Absolute; it need not exist yet."""
     api_keys: tuple[ApiKey, ...]
@@ -129,6 +133,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         public_url=env.web_url("PUBLIC_URL"),
         redis_url=redis_url,
         rq_redis_url=env.redis_url("RQ_REDIS_URL") or redis_url,
+        durability=cast(Mode, env.one_of("OFFHOOK_DURABILITY", get_args(Mode), "everysec")),
         data_dir=Path(env.get("OFFHOOK_DATA_DIR") or ".offhook").absolute(),
         api_keys=_api_keys(env, accounts),
         list_status=cast(ListStatus, env.one_of("OFFHOOK_LIST_STATUS", get_args(ListStatus), "all")),

@@ -14,7 +14,7 @@ import msgspec
 from redis import Redis, RedisError
 
 from app.events import Callback
-from app.store import keys, scripts
+from app.store import durability, keys, scripts
 
 WAKE_UP_LASTS = 5_000
 """Milliseconds for which one wake-up stands for all. Its loss costs at most this; the sweep is sooner."""
@@ -127,10 +127,13 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARG
 class Inbox:
     """The inboxes of all shards."""
 
-    def __init__(self, redis: Redis, shards: int) -> None:
-        """`redis` must answer blocking reads of a second (see `wait`) where that is used."""
+    def __init__(self, redis: Redis, shards: int, mode: durability.Mode = "everysec") -> None:
+        """`mode`: the least that must hold before a callback counts as stored.
+
+        `redis` must answer blocking reads of a second (see `wait`) where that is used."""
         self.redis = redis
         self.shards = shards
+        self.mode = mode
         self._shards = {keys.inbox(shard).encode(): shard for shard in range(shards)}
         self._append = redis.register_script(APPEND)
         self._forward = redis.register_script(FORWARD)
@@ -154,10 +157,12 @@ class Inbox:
     def append_all(self, mail: Sequence[tuple[int, Callback]]) -> dict[int, bool | RedisError]:
         """Store callbacks of several shards, in one round trip. By shard: whether a wake-up is due, or what failed.
 
-        Those of one shard are stored all or none. Raises redis.RedisError when none is known to be stored.
+        Those of one shard are stored all or none. Raises redis.RedisError when none is known to be stored. What fails
+        as `NotReplicated` is stored, but not as safely as the mode asks.
         """
         calls = self._calls((shard, Mail(callback)) for shard, callback in mail)
-        answers = scripts.attempt(self.redis, self._append, list(calls.values()))
+        answers = scripts.attempt(self.redis, self._append, list(calls.values()), then=durability.waits(self.mode))
+        answers = durability.replicated(answers, len(calls))
         return {
             shard: answer if isinstance(answer, RedisError) else bool(answer)
             for shard, answer in zip(calls, answers, strict=True)
@@ -230,16 +235,9 @@ class Inbox:
             for waiting, oldest, leased in _threes(answers)
         ]
 
-    def probe(self, word: str) -> bool:
-        """Write and forget a word, as storing a callback would. Whether Redis keeps an append-only file.
-
-        Raises redis.RedisError when nothing can be stored.
-        """
-        with self.redis.pipeline(transaction=False) as pipe:
-            pipe.set(keys.PROBE, word, px=1000)
-            pipe.info("persistence")
-            _, persistence = pipe.execute()
-        return bool(persistence.get("aof_enabled"))
+    def probe(self, word: str) -> None:
+        """Write and forget a word, as storing a callback would. Raises redis.RedisError when nothing can be stored."""
+        durability.try_out(self.redis, self.mode, word)
 
 
 def lag(backlog: Iterable[Backlog], now: float) -> float | None:

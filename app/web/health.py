@@ -1,12 +1,10 @@
-"""For whoever watches the processes: is this one alive, and could it store a callback now?"""
+"""For whoever watches the processes: is this one alive, and could it store a callback now, as safely as is asked?"""
 
 from __future__ import annotations
 
-import secrets
-
 from flask import Blueprint, Response
-from redis import RedisError
 
+from app.store.durability import examine
 from app.store.inbox import Inbox
 from app.web.answers import failure, json_value
 
@@ -21,13 +19,20 @@ def create(*, inbox: Inbox) -> Blueprint:
 
     @health.get("/readyz")
     def readyz() -> Response:
-        try:
-            durable = inbox.probe(secrets.token_hex(4))
-        except RedisError as error:
-            return failure(
-                503,
-                f"Cannot store callbacks: {type(error).__name__}. Is Redis up, and has it memory and disk left?",
-            )
-        return json_value({"status": "ready", "append_only_file": durable})
+        found, wrong = examine(inbox.redis, inbox.mode)
+        if wrong:
+            return failure(503, " ".join(wrong))
+        return json_value(
+            {
+                "status": "ready",
+                "append_only_file": found.append_only_file,
+                "durability": {
+                    "mode": inbox.mode,
+                    "fsync": found.fsync,
+                    "eviction": found.eviction,
+                    "replicas": found.replicas,
+                },
+            }
+        )
 
     return health
