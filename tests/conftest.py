@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from app.store import embedded
 from app.store.connect import connect, until_answering
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
+from tests.servers import Server
 
 SHARDS = 4
 
@@ -44,6 +45,21 @@ def redis(valkey: str) -> Iterator[Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts a Valkey of the test's own, with the settings that it is given."""
+    servers: list[Server] = []
+
+    def start(**settings: str) -> Server:
+        servers.append(Server(**settings))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture
