@@ -102,12 +102,12 @@ def shortfall(answers: Sequence[Any]) -> NotReplicated | None:
     return None
 
 
-def replicated(answers: list[Any], count: int) -> list[Any]:
-    """The first `count` answers, those to `waits` being the rest: where these fall short, nothing has gone well."""
-    lacking = shortfall(answers[count:])
+def replicated(outcomes: list[bool | RedisError], answers: Sequence[Any]) -> list[bool | RedisError]:
+    """What became of some callbacks: where the answers to `waits` fall short, what has gone well has not."""
+    lacking = shortfall(answers)
     if lacking is None:
-        return answers[:count]
-    return [answer if isinstance(answer, RedisError) else lacking for answer in answers[:count]]
+        return outcomes
+    return [outcome if isinstance(outcome, RedisError) else lacking for outcome in outcomes]
 
 
 def try_out(redis: Redis, mode: Mode, word: str) -> None:
@@ -168,20 +168,35 @@ def wrong(found: Found, mode: Mode) -> list[str]:
     return said
 
 
-def examine(redis: Redis, mode: Mode) -> tuple[Found, list[str]]:
-    """What Redis says of itself; and all that is wrong for this mode, after a word was stored on trial."""
-    found, said = Found(), []
+class Examined(NamedTuple):
+    """How it stands with a Redis, for a mode."""
+
+    found: Found
+    wrong: list[str]
+    """What is wrong with what it says of itself."""
+    failure: RedisError | None
+    """Why a word could not be stored on trial."""
+
+    @property
+    def sentences(self) -> list[str]:
+        """All that is wrong, and what to do."""
+        if self.failure is None:
+            return self.wrong
+        if isinstance(self.failure, NotReplicated):
+            return [*self.wrong, str(self.failure)]
+        name = type(self.failure).__name__
+        return [*self.wrong, f"Cannot store callbacks: {name}. See whether Redis is up and has memory and disk left."]
+
+
+def examine(redis: Redis, mode: Mode) -> Examined:
+    """Ask Redis what it is like, and store a word on trial."""
+    found = Found()
     try:
         found = inspect(redis)
-        said = wrong(found, mode)
         try_out(redis, mode, secrets.token_hex(4))
-    except NotReplicated as problem:
-        said.append(str(problem))
     except RedisError as error:
-        said.append(
-            f"Cannot store callbacks: {type(error).__name__}. See whether Redis is up and has memory and disk left."
-        )
-    return found, said
+        return Examined(found, wrong(found, mode), error)
+    return Examined(found, wrong(found, mode), None)
 
 
 def _wrong_with_file(found: Found, mode: Mode) -> list[str]:

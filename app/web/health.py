@@ -6,10 +6,11 @@ from flask import Blueprint, Response
 
 from app.store.durability import examine
 from app.store.inbox import Inbox
+from app.store.spool import Spool
 from app.web.answers import failure, json_value
 
 
-def create(*, inbox: Inbox) -> Blueprint:
+def create(*, inbox: Inbox, spool: Spool | None) -> Blueprint:
     """`/healthz` and `/readyz`; neither needs a key or tells about conferences."""
     health = Blueprint("health", __name__)
 
@@ -19,19 +20,24 @@ def create(*, inbox: Inbox) -> Blueprint:
 
     @health.get("/readyz")
     def readyz() -> Response:
-        found, wrong = examine(inbox.redis, inbox.mode)
-        if wrong:
-            return failure(503, " ".join(wrong))
+        spooled = spool.bytes() if spool else 0
+        examined = examine(inbox.redis, inbox.mode)
+        if examined.wrong or (examined.failure and not (spool and spool.has_room())):
+            return failure(503, " ".join(examined.sentences))
+        if examined.failure:
+            redis = type(examined.failure).__name__
+            return json_value({"status": "degraded", "redis": redis, "spooled_bytes": spooled})
         return json_value(
             {
-                "status": "ready",
-                "append_only_file": found.append_only_file,
+                "status": "degraded" if spooled else "ready",
+                "append_only_file": examined.found.append_only_file,
                 "durability": {
                     "mode": inbox.mode,
-                    "fsync": found.fsync,
-                    "eviction": found.eviction,
-                    "replicas": found.replicas,
+                    "fsync": examined.found.fsync,
+                    "eviction": examined.found.eviction,
+                    "replicas": examined.found.replicas,
                 },
+                "spooled_bytes": spooled,
             }
         )
 

@@ -25,7 +25,7 @@ from app.store.durability import (
     waits,
     wrong,
 )
-from app.store.inbox import Inbox, Mail
+from app.store.inbox import Inbox, Mail, Posted
 from tests.cast import callback
 from tests.claims import claim
 from tests.conftest import SHARDS
@@ -48,9 +48,7 @@ def numbered(number: int) -> Callback:
 
 def append(inbox: Inbox, number: int = 0, shard: int = 0) -> None:
     """Store one callback as web does. Raises what it fails with."""
-    [outcome] = inbox.append_all([(shard, numbered(number))]).values()
-    if isinstance(outcome, RedisError):
-        raise outcome
+    inbox.append(shard, numbered(number))
 
 
 def acknowledged(inbox: Inbox) -> bool:
@@ -133,8 +131,8 @@ def test_too_few_replicas_are_a_shortfall(answers: list[Any], lacking: str | Non
 
 def test_a_shortfall_concerns_all_that_had_gone_well() -> None:
     full = OutOfMemoryError("full")
-    assert replicated([1, full, 0, 1], 3) == [1, full, 0]
-    first, second, third = replicated([1, full, 0, 0], 3)
+    assert replicated([True, full, False], [1]) == [True, full, False]
+    first, second, third = replicated([True, full, False], [0])
     assert second is full
     assert isinstance(first, NotReplicated)
     assert first is third
@@ -181,7 +179,7 @@ def test_what_redis_refuses_to_say_is_not_known_and_not_wrong(
     guest = connect(valkey.replace("unix://", "unix://guest:secret@"), patience=5.0)
     try:
         for mode in ("memory", "everysec", "always"):
-            assert examine(guest, mode) == (found, [])
+            assert examine(guest, mode) == (found, [], None)
     finally:
         guest.close()
         redis.execute_command("ACL", "DELUSER", "guest")
@@ -190,15 +188,16 @@ def test_what_redis_refuses_to_say_is_not_known_and_not_wrong(
 def test_of_a_redis_that_is_away_only_that_is_told() -> None:
     nobody = connect("unix:///nonexistent/valkey.sock", patience=1.0)
     for mode in MODES:
-        found, [sentence] = examine(nobody, mode)
-        assert found == Found()
+        examined = examine(nobody, mode)
+        assert examined.found == Found()
+        [sentence] = examined.sentences
         assert sentence.startswith("Cannot store callbacks: ConnectionError.")
 
 
 def test_in_every_mode_nothing_may_be_stored_on_a_replica(serve: Serve) -> None:
     redis = serve(replicaof="127.0.0.1 1").client()
     for mode in MODES:
-        assert any("Cannot store callbacks: ReadOnlyError" in sentence for sentence in examine(redis, mode)[1])
+        assert any("Cannot store callbacks: ReadOnlyError" in sentence for sentence in examine(redis, mode).sentences)
 
 
 # A replica has it
@@ -239,18 +238,18 @@ def test_while_no_replica_has_it_a_callback_is_stored_and_not_acknowledged(pair:
     before = inbox.backlog()[0].waiting
     pair.replica.pause()
     assert "No replica had it within" in refusal(inbox)
-    assert any("No replica had it within" in sentence for sentence in examine(pair.redis, "replica")[1])
+    assert any("No replica had it within" in sentence for sentence in examine(pair.redis, "replica").sentences)
     assert inbox.backlog()[0].waiting == before + 1
     pair.replica.go_on()
     awaited("an acknowledgement after the pause", lambda: acknowledged(inbox))
-    assert awaited("nothing wrong", lambda: examine(pair.redis, "replica")[1] == [])
+    assert awaited("nothing wrong", lambda: examine(pair.redis, "replica").sentences == [])
     pair.replica.kill()
     assert "No replica had it within" in refusal(inbox)
     awaited("its end to be noticed", lambda: inspect(pair.redis).replicas == 0)
-    assert any("start one with replicaof" in sentence for sentence in examine(pair.redis, "replica")[1])
+    assert any("start one with replicaof" in sentence for sentence in examine(pair.redis, "replica").sentences)
     pair.replica.start()
     awaited("an acknowledgement after its return", lambda: acknowledged(inbox))
-    assert awaited("nothing wrong", lambda: examine(pair.redis, "replica")[1] == [])
+    assert awaited("nothing wrong", lambda: examine(pair.redis, "replica").sentences == [])
 
 
 @pytest.mark.parametrize("mode", ["memory", "everysec", "always"])
@@ -265,7 +264,7 @@ def test_waiting_for_a_replica_takes_no_further_round_trip(pair: Pair, round_tri
     inbox = Inbox(pair.redis, SHARDS, mode=mode)
     awaited("an acknowledgement", lambda: acknowledged(inbox))
     round_trips.clear()
-    inbox.append_all([(shard, numbered(shard)) for shard in range(SHARDS)])
+    inbox.append_all([Posted(shard, numbered(shard)) for shard in range(SHARDS)])
     assert len(round_trips) == 1
 
 
@@ -273,8 +272,8 @@ def test_a_callback_is_acknowledged_though_the_script_was_forgotten(pair: Pair) 
     inbox = Inbox(pair.redis, SHARDS, mode="replica")
     awaited("an acknowledgement", lambda: acknowledged(inbox))
     pair.redis.script_flush()
-    outcomes = inbox.append_all([(shard, numbered(shard)) for shard in range(SHARDS)])
-    assert outcomes == {0: False, 1: True, 2: True, 3: True}
+    outcomes = inbox.append_all([Posted(shard, numbered(shard)) for shard in range(SHARDS)])
+    assert outcomes == [False, True, True, True]
     pair.replica.pause()
     pair.redis.script_flush()
     assert "No replica had it within" in refusal(inbox)
@@ -294,7 +293,9 @@ def test_a_replica_that_does_not_write_at_once_is_told_to(serve: Serve, settings
     awaited("an acknowledgement", lambda: acknowledged(Inbox(pair.redis, SHARDS, mode="replica")))
 
     def told() -> bool:
-        return any("appendfsync always on the replica too" in each for each in examine(pair.redis, "replica-always")[1])
+        return any(
+            "appendfsync always on the replica too" in each for each in examine(pair.redis, "replica-always").sentences
+        )
 
     assert awaited("the advice", told)  # once in a while the replica's second is just over
 
@@ -367,7 +368,7 @@ def test_a_replica_that_takes_over_has_all_that_was_acknowledged(pair: Pair, mod
     pair.primary.kill()
     senders.join()
     successor.replicaof("NO", "ONE")
-    assert examine(successor, "everysec")[1] == []
+    assert examine(successor, "everysec").sentences == []
     kept = stored(successor)
     assert senders.acknowledged <= kept
     if order.startswith("replaced"):

@@ -457,6 +457,7 @@ def test_ready_means_that_a_callback_could_be_stored(site: Site) -> None:
             "status": "ready",
             "append_only_file": True,
             "durability": {"mode": "everysec", "fsync": "always", "eviction": "noeviction", "replicas": 0},
+            "spooled_bytes": 0,
         },
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,13 +27,15 @@ Serve = Callable[..., Server]
 class Web:
     """A web process on this server, as gunicorn builds it."""
 
-    def __init__(self, server: Server, mode: str) -> None:
+    def __init__(self, server: Server, mode: str, **more: str) -> None:
         environ = {
             "TWILIO_ACCOUNT_SID": ACCOUNT,
             "TWILIO_AUTH_TOKEN": "a-pretend-token",
             "PUBLIC_URL": URL,
             "REDIS_URL": server.url,
             "OFFHOOK_DURABILITY": mode,
+            "OFFHOOK_SPOOL": "off",
+            **more,
         }
         self.http = wsgi.build(from_env(environ)).test_client()
 
@@ -98,6 +101,7 @@ def test_readyz_tells_what_it_found(serve: Serve) -> None:
         "status": "ready",
         "append_only_file": False,
         "durability": {"mode": "memory", "fsync": "everysec", "eviction": "allkeys-lru", "replicas": 0},
+        "spooled_bytes": 0,
     }
 
 
@@ -108,6 +112,7 @@ def test_readyz_has_null_for_what_redis_does_not_say(serve: Serve) -> None:
         "status": "ready",
         "append_only_file": None,
         "durability": {"mode": "always", "fsync": None, "eviction": None, "replicas": None},
+        "spooled_bytes": 0,
     }
 
 
@@ -125,3 +130,20 @@ def test_where_a_replica_is_asked_for_and_none_is_there_nothing_is_acknowledged(
     replica.kill()
     assert web.send() == 503
     assert web.readyz().status_code == 503
+
+
+def test_what_no_replica_has_is_kept_in_the_spool(serve: Serve, tmp_path: Path) -> None:
+    port = free_port()
+    primary = serve(port=str(port))
+    redis = primary.client()
+    replica = serve(replicaof=f"127.0.0.1 {port}")
+    awaited("the replica to follow", lambda: inspect(redis).replicas == 1)
+    web = Web(primary, "replica", OFFHOOK_SPOOL="on", OFFHOOK_DATA_DIR=str(tmp_path))
+    replica.pause()
+    assert web.send() == 204
+    answer = web.readyz()
+    assert answer.status_code == 200
+    assert answer.get_json()["status"] == "degraded"
+    assert answer.get_json()["redis"] == "NotReplicated"
+    assert answer.get_json()["spooled_bytes"] > 0
+    replica.go_on()
