@@ -451,7 +451,15 @@ def test_the_newest_dead_letters_are_shown(site: Site) -> None:
 
 def test_ready_means_that_a_callback_could_be_stored(site: Site) -> None:
     answer = site.ask("/readyz", None)
-    assert (answer.status_code, answer.get_json()) == (200, {"status": "ready", "append_only_file": True})
+    assert (answer.status_code, answer.get_json()) == (
+        200,
+        {
+            "status": "ready",
+            "append_only_file": True,
+            "durability": {"mode": "everysec", "fsync": "always", "eviction": "noeviction", "replicas": 0},
+            "spooled_bytes": 0,
+        },
+    )
 
 
 def test_away_from_redis_a_process_is_alive_and_not_ready(nowhere: Redis) -> None:
