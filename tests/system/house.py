@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -94,10 +95,23 @@ class House:
             found[kind].append(pid)
         return found
 
+    def web_master(self) -> int | None:
+        """The pid of gunicorn's first process, which keeps the others; None: it is being started."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next((pid for pid in self.processes()["web"] if str(pid) in children), None)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for its end."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """Kill whatever is left of it."""
+        left = [*descendants(self.process.pid), self.process.pid]
+        for pid in filter(alive, left):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def descendants(pid: int) -> list[int]:
