@@ -98,9 +98,7 @@ class Revisions:
 
     def wrong(self, snapshots: Snapshots) -> int:
         """Conferences whose revisions did not rise by one, from the first to the one that is stored."""
-        last = {
-            sid: snapshots.load({sid: None})[sid].conference.header.revision for sid in snapshots.sids()
-        }
+        last = {sid: snapshots.load({sid: None})[sid].conference.header.revision for sid in snapshots.sids()}
         with contextlib.suppress(AssertionError):
             awaited("all messages", lambda: sum(map(len, self.heard.values())) >= sum(last.values()), 10)
         return sum(self.heard.get(sid) != list(range(1, revision + 1)) for sid, revision in last.items())

@@ -176,7 +176,7 @@ class Lab:
             await_settled(house, patience)
             each = audit(Snapshots(redis, SHARDS), acknowledged, unsure)
             total = Audit(*(one + other for one, other in zip(total, each, strict=True)))
-            answer = house.command("verify")
+            answer = house.command("verify", seconds=300)
             verified &= answer.returncode == 0
             if answer.returncode:
                 self.say(answer.stdout + answer.stderr)

@@ -145,4 +145,3 @@ def wrongly_refused(answers: Sequence[Answer]) -> int:
         each.status == 503 and not is_speech(each.request.parameters) and int(each.at / SLOT) in spoken
         for each in answers
     )
-

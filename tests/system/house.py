@@ -77,10 +77,10 @@ class House:
         except (HTTPError, URLError, OSError, ValueError):
             return None
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one of offhook's other commands on the same settings."""
         return subprocess.run(
-            [sys.executable, "-m", "app", *words], env=self.environ, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "app", *words], env=self.environ, capture_output=True, text=True, timeout=seconds
         )
 
     def processes(self) -> dict[str, list[int]]:
