@@ -1,4 +1,4 @@
-"""The operator's bench: run, web, worker, simulate, tail, link, twiml, verify."""
+"""The operator's bench: run, web, worker, simulate, tail, link, twiml, verify, replay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -27,6 +29,7 @@ from app.conference import document, encode
 from app.store import embedded
 from app.store.connect import WrongLayout, claim_layout, connect
 from app.store.feed import Feed
+from app.store.inbox import Inbox
 from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
 from app.supervisor import CannotStart, Process, Supervisor
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from app.simulator.exchange import Exchange
 
 PATIENCE = 5.0
+FOLDED_WITHIN = 60.0
+"""Seconds that `replay` waits for a worker to fold what it has sent again."""
 DEMO = "demo.json"
 """In the data directory: the demo's account and key."""
 
@@ -302,12 +307,40 @@ def verify() -> None:
     sys.exit(1 if wrong else 0)
 
 
+@main.command()
+@click.option("--dead-letters", is_flag=True, help="Every callback that was set aside.")
+def replay(dead_letters: bool) -> None:
+    """Have callbacks folded again. Ends with status 1 if some are set aside once more, or still wait."""
+    if not dead_letters:
+        raise click.ClickException("Say what is to be folded again: --dead-letters")
+    settings = _settings()
+    _check_redis(settings)
+    redis = _redis(settings)
+    snapshots, inbox = Snapshots(redis, settings.shards), Inbox(redis, settings.shards)
+    began = time.time_ns() // 1_000_000
+    sent = sum(
+        inbox.send_again(shard, letter_id, letter.callback.body if letter.entry else letter.callback)
+        for shard, letter_id, letter in snapshots.letters()
+    )
+    click.echo(f"{sent} sent again")
+    deadline = time.monotonic() + FOLDED_WITHIN
+    while (waiting := sum(shard.waiting for shard in inbox.backlog())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if waiting:
+        raise click.ClickException(f"{waiting} callbacks wait to be folded. Is a worker running?")
+    again = Counter(letter.reason for _, _, letter in snapshots.letters() if letter.set_aside_at >= began)
+    for reason, count in again.most_common():
+        click.echo(f"{count} set aside once more: {reason}")
+    sys.exit(1 if again else 0)
+
+
 def _agrees(snapshots: Snapshots, sid: str) -> bool:
     """Documents and logs are committed together; a change between the two reads is looked at once more."""
     for _ in range(3):
         kept = snapshots.load({sid: None})[sid].conference
         told = fold.fold(read_filed(entry.callback, sid) for entry in snapshots.log(sid))
-        header = replace(told.header, revision=kept.header.revision, heard_at=kept.header.heard_at)
+        ours = kept.header
+        header = replace(told.header, revision=ours.revision, heard_at=ours.heard_at, set_aside=ours.set_aside)
         written = document(encode(header), map(encode, told.in_order()))
         if written == document(encode(kept.header), map(encode, kept.in_order())):
             return True
