@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.chaos import crashes, faults, serving, soak
+from tests.chaos import crashes, failures, faults, serving, soak
 from tests.chaos.lab import SIZES, Finding, Lab
 
 SCENARIOS: dict[str, Callable[[Lab], None]] = {
@@ -25,12 +25,16 @@ SCENARIOS: dict[str, Callable[[Lab], None]] = {
     "graceful": serving.graceful,
     "stalled": serving.stalled,
     "errors": faults.errors,
-    "soak": soak.soak,
     "overload": serving.overload,
+    "soak": soak.soak,
+    "spool": failures.spool,
+    "poison": failures.poison,
+    "failpoints": failures.at_failpoints,
+    "rolling": failures.rolling,
 }
 ALONE = ("graceful", "stalled", "errors", "overload")
 """What measures short times; the others go on two at a time, the longest first."""
-LONGEST = ("soak", "kills", "takeover", "pauses", "restarts")
+LONGEST = ("soak", "kills", "failpoints", "takeover", "rolling", "pauses", "restarts")
 HEADER = ("fault", "count", "promise", "measured", "verdict")
 
 

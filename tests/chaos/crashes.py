@@ -18,7 +18,7 @@ from app.simulator.sender import Sender
 from app.store import embedded, keys
 from app.store.connect import connect
 from app.store.feed import subscribe
-from app.store.inbox import LEASE_LASTS, Inbox
+from app.store.inbox import LEASE_LASTS, Inbox, Posted
 from app.store.snapshots import Snapshots
 from tests.chaos.lab import SHARDS, Lab, kill_one, signal_to
 from tests.chaos.ledger import Load, Parameters, stories, waiting
@@ -213,7 +213,7 @@ def wakes(lab: Lab) -> None:
         for _ in range(count // houses // together):
             awaited("that nobody attends", lambda: not redis.exists(*(keys.woken(shard) for shard in range(SHARDS))))
             batch = [next(source) for _ in range(together)]
-            inbox.append_all([(shard_of(inbox, each), as_callback(each)) for each in batch])
+            inbox.append_all([Posted(shard_of(inbox, each), as_callback(each)) for each in batch])
             began = time.monotonic()
             last = {shard: last_id(redis, shard) for shard in range(SHARDS)}
             while left := behind(redis, last):

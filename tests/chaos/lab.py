@@ -109,9 +109,10 @@ class Lab:
         folder.mkdir(parents=True)
         return folder
 
-    def house(self, *arguments: str, **environ: str) -> House:
-        """An Offhook that is ready."""
-        house = House(self.place(), *arguments, **{"WEB_CONCURRENCY": "2", "OFFHOOK_LOG_LEVEL": "info"} | environ)
+    def house(self, *arguments: str, folder: Path | None = None, **environ: str) -> House:
+        """An Offhook that is ready. Without a spool, unless asked for: what Redis does not take is refused."""
+        usual = {"WEB_CONCURRENCY": "2", "OFFHOOK_SPOOL": "off"}
+        house = House(folder or self.place(), *arguments, **usual | environ)
         self._started.append(house.kill)
         return house.ready()
 

@@ -145,7 +145,8 @@ def audit(
         doubled += logged.total() - len(logged)
         strange += len(logged.keys() - events.keys())
         oracle = fold.fold([event for event in told if event.id in logged])
-        header = replace(oracle.header, revision=kept.header.revision, heard_at=kept.header.heard_at)
+        ours = kept.header
+        header = replace(oracle.header, revision=ours.revision, heard_at=ours.heard_at, set_aside=ours.set_aside)
         unlike += document(encode(kept.header), map(encode, kept.in_order())) != document(
             encode(header), map(encode, oracle.in_order())
         )

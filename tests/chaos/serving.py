@@ -133,7 +133,6 @@ def overload(lab: Lab) -> None:
     lab.promise(fault, count, "0 lifecycle refused while speech is taken", f"{wrong}", wrong == 0)
     shares = f"taken {len(taken) / len(answers):.0%}; refused {len(refused) / len(answers):.0%}"
     lab.promise(fault, count, "all others are refused with 503", shares, len(taken) + len(refused) == len(answers))
-    redis = redis_of(house)
     before = [request.parameters for request in first]  # how many of these were sent nobody has counted
     lab.accounts(fault, count, house, redis_of(house), flow.acknowledged, [*before, *flow.unsure], 300)
 

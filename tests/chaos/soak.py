@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -68,20 +69,12 @@ def soak(lab: Lab) -> None:
     half = looks[len(looks) // 2 :]
     steady = [each for each in half[0].resident if all(each in look.resident for look in half)]
     for kind in ("web", "worker"):
-        slopes = [
-            slope([(look.minute, look.resident[each] / MIB) for look in half]) for each in steady if each[0] == kind
-        ]
-        most = max(slopes, default=float("inf"))
+        those = [each for each in steady if each[0] == kind]
+        most = max((slope([(k.minute, k.resident[each] / MIB) for k in half]) for each in those), default=math.inf)
         promise = f"{kind}: memory grows < {limit:g} MiB/min"
         lab.found(fault, count, promise, f"{most:+.2f} MiB/min", most < limit, timed=True)
-        spread = max(
-            (
-                max(files) - min(files)
-                for each in steady
-                if each[0] == kind and (files := [k.files[each] for k in half])
-            ),
-            default=999,
-        )
+        opened = [[look.files[each] for look in half] for each in those]
+        spread = max((max(files) - min(files) for files in opened), default=999)
         lab.promise(fault, count, f"{kind}: open files constant", f"vary by {spread}", spread <= 5)
     failed = sum(answer.status != 204 for answer in flow.answers)
     lab.promise(fault, count, "all are taken", f"{failed} were not", not failed)

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from redis import Redis, ReadOnlyError
+from redis import ReadOnlyError, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as Unconnected
@@ -86,7 +86,7 @@ def test_canned_answers_answer_each_command_and_redis_hears_of_none(proxy, clien
         answers = client.pipeline(transaction=False).get("name").get("name").execute(raise_on_error=False)
         assert [type(each) for each in answers] == [ReadOnlyError] * 2
         assert proxy.answered >= before + 2
-    with proxy.behaving("canned", line="-LOADING Redis is loading the dataset in memory"):
-        with pytest.raises(BusyLoadingError):
-            client.get("name")
+    loading = proxy.behaving("canned", line="-LOADING Redis is loading the dataset in memory")
+    with loading, pytest.raises(BusyLoadingError):
+        client.get("name")
     assert client.get("name") == b"Anna"
