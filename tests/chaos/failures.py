@@ -31,6 +31,8 @@ ACTS = {"kill": "kill", "raise": "raise*2", "stall": "stall:6*1"}
 """A stall outlasts a lease. What raises and stalls goes on in the end; a process that is killed is followed by another
 that will be killed."""
 HITS = {"kill": 3, "raise": 1, "stall": 1}
+AFTERWARDS = {"kill": 0.5, "raise": 0.5, "stall": 7.0}
+"""Seconds for what comes of it, before all is killed and begins anew without failpoints."""
 SPOOLING = ("before_spool", "after_spool")
 
 
@@ -70,7 +72,7 @@ def strike(lab: Lab, name: str, act: str) -> tuple[str, int, int, int]:
         with contextlib.suppress(AssertionError):
             awaited(where, lambda: strikes(house, name) >= HITS[act], 30)
         proxy.turn("pass")
-        time.sleep(0.5)
+        time.sleep(AFTERWARDS[act])
         house.kill()
         hits = strikes(house, name)
         after = lab.house(**common, PORT=str(house.port), folder=house.folder)

@@ -7,12 +7,13 @@ import gc
 import signal
 import socket
 import time
+from bisect import bisect
 from collections.abc import Sequence
 from itertools import islice
 
 from bench.load import deliver
 from tests.chaos.crashes import redis_of
-from tests.chaos.lab import Lab, signal_to
+from tests.chaos.lab import Lab, signal_to, told
 from tests.chaos.ledger import Parameters, await_settled, stories
 from tests.chaos.traffic import CUT, REFUSED, SILENT, Answer, Flow, Request, quantile, requests
 from tests.system.house import House, awaited
@@ -46,17 +47,23 @@ def graceful(lab: Lab) -> None:
         said = f"of {len(flow.answers):,}: {failed} failed"
         if hit == "all":
             said += f"; {refused / times / rate:.1f} s of refused connections each"
-        elif failed:
+        if failed:
             said += f" {counts}"
+            lab.say(f"{fault}: refused so far {refusals(house)}")
         lab.promise(fault, times, "0 cut off in flight" if hit == "all" else "0 failed", said, failed == 0)
 
     apart = lab.of(3.0, 3.0, 2.0)
     under_load("gunicorn reload (HUP), 200/s", hups, 1, apart, "reload")
     under_load("SIGTERM of one web process, 200/s", terms, 2, apart, "one")
     under_load("SIGTERM of all of web, then started again, 200/s", stops, 3, lab.of(7.0, 7.0, 6.0), "all")
-    acknowledged = [told for flow in flows for told in flow.acknowledged]
-    unsure = [told for flow in flows for told in flow.unsure]
+    acknowledged = [each for flow in flows for each in flow.acknowledged]
+    unsure = [each for flow in flows for each in flow.unsure]
     lab.accounts("reloads and stops of web", hups + terms + stops, house, valkey.redis(), acknowledged, unsure)
+
+
+def refusals(house: House) -> dict[str, int]:
+    """What web says that it has refused, and why."""
+    return dict((house.get("/api/stats") or {}).get("refused", {}))
 
 
 def stalled(lab: Lab) -> None:
@@ -82,18 +89,18 @@ def stalled(lab: Lab) -> None:
 SPEECH = ("participant-speech-start", "participant-speech-stop")
 WARMING = 2000
 """Callbacks before capacity is measured."""
-SLOT = 0.1
-"""Seconds in which a lifecycle callback must not be refused if one of speech was taken."""
+AT_ONCE = 0.3
+"""Seconds after a lifecycle callback was refused in which none of speech is to be sent, and taken."""
 
 
-def is_speech(told: Parameters) -> bool:
+def is_speech(parameters: Parameters) -> bool:
     """Whether losing this one matters little: who spoke when."""
-    return told.get("StatusCallbackEvent") in SPEECH
+    return parameters.get("StatusCallbackEvent") in SPEECH
 
 
-def capacity(house: House, told: Sequence[Request], seconds: float) -> float:
+def capacity(house: House, due: Sequence[Request], seconds: float) -> float:
     """Callbacks a second, when each of 32 connections sends its next as soon as it has been answered."""
-    raw = iter([request.raw for request in told])
+    raw = iter([request.raw for request in due])
     deliver(house.port, islice(raw, WARMING), seconds=seconds, connections=32)
     return (found := deliver(house.port, raw, seconds=seconds, connections=32)).answers / found.seconds
 
@@ -108,12 +115,13 @@ def overload(lab: Lab) -> None:
     await_settled(house, 120)
     lab.say(f"takes {found:,.0f}/s; preparing")
     rate = 2 * found
-    told = list(islice(source, int(rate * seconds)))
+    due = list(islice(source, int(rate * seconds)))
     gc.collect()
     gc.freeze()  # or the generator stands still when Python looks through a million objects
-    with Flow(house, told, rate) as flow:
+    with Flow(house, due, rate) as flow:
         flow.join()
     gc.unfreeze()
+    lab.say(f"refused, by the service's own count: {refusals(house)}")
     answers = flow.answers
     counts = flow.counts()
     taken = [answer.took for answer in answers if answer.status == 204]
@@ -129,18 +137,16 @@ def overload(lab: Lab) -> None:
     lab.within(fault, count, "refused (503): p99", 0.1, quantile(refused, 0.99) if refused else 0.0)
     unanswered = sum(counts.get(each, 0) for each in (CUT, REFUSED, SILENT))
     lab.found(fault, count, "0 without an answer", unanswered, unanswered == 0, timed=True)
-    wrong = wrongly_refused(answers)
-    lab.promise(fault, count, "0 lifecycle refused while speech is taken", f"{wrong}", wrong == 0)
+    wrong = wrongly_taken(answers)
+    lab.promise(fault, count, f"0 of speech taken within {told(AT_ONCE)} of a lifecycle refused", wrong, wrong == 0)
     shares = f"taken {len(taken) / len(answers):.0%}; refused {len(refused) / len(answers):.0%}"
     lab.promise(fault, count, "all others are refused with 503", shares, len(taken) + len(refused) == len(answers))
     before = [request.parameters for request in first]  # how many of these were sent nobody has counted
     lab.accounts(fault, count, house, redis_of(house), flow.acknowledged, [*before, *flow.unsure], 300)
 
 
-def wrongly_refused(answers: Sequence[Answer]) -> int:
-    """Lifecycle callbacks that were refused in a moment in which speech was taken."""
-    spoken = {int(each.at / SLOT) for each in answers if each.status == 204 and is_speech(each.request.parameters)}
-    return sum(
-        each.status == 503 and not is_speech(each.request.parameters) and int(each.at / SLOT) in spoken
-        for each in answers
-    )
+def wrongly_taken(answers: Sequence[Answer]) -> int:
+    """Callbacks of speech for which there was room just after there was none for one that matters more."""
+    lifecycle = sorted(each.at for each in answers if each.status == 503 and not is_speech(each.request.parameters))
+    speech = [each for each in answers if each.status == 204 and is_speech(each.request.parameters)]
+    return sum(bisect(lifecycle, each.sent) > bisect(lifecycle, each.at - AT_ONCE) for each in speech)

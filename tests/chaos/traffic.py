@@ -43,6 +43,7 @@ class Answer(NamedTuple):
     request: Request
     due: float
     """By time.perf_counter()."""
+    sent: float
     at: float
     status: int
 
@@ -168,7 +169,8 @@ class Flow:
             line = self._open()
         else:
             return False
-        line.request, line.due, line.fresh, line.unsent, line.heard = request, due, fresh, request.raw, b""
+        line.request, line.due, line.sent, line.fresh = request, due, time.perf_counter(), fresh
+        line.unsent, line.heard = request.raw, b""
         self._push(line)
         return True
 
@@ -219,7 +221,7 @@ class Flow:
 
     def _note(self, line: Line, status: int) -> None:
         if line.request:
-            self.answers.append(Answer(line.request, line.due, time.perf_counter(), status))
+            self.answers.append(Answer(line.request, line.due, line.sent, time.perf_counter(), status))
             line.request = None
 
     def _end(self, line: Line, status: int) -> None:
@@ -233,12 +235,12 @@ class Flow:
 class Line:
     """A connection."""
 
-    __slots__ = ("due", "fresh", "heard", "request", "socket", "unsent", "wanted")
+    __slots__ = ("due", "fresh", "heard", "request", "sent", "socket", "unsent", "wanted")
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.request: Request | None = None
-        self.due = 0.0
+        self.due = self.sent = 0.0
         self.fresh = False
         self.unsent = b""
         self.heard = b""
