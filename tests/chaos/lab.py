@@ -87,6 +87,7 @@ class Lab:
         self.folder = folder
         self.size = size
         self.findings: list[Finding] = []
+        self.houses: list[House] = []
         self.began = time.monotonic()
         self._started: list[Callable[[], None]] = []
         self._places = counted(1)
@@ -113,6 +114,7 @@ class Lab:
         """An Offhook that is ready. Without a spool, unless asked for: what Redis does not take is refused."""
         usual = {"WEB_CONCURRENCY": "2", "OFFHOOK_SPOOL": "off"}
         house = House(folder or self.place(), *arguments, **usual | environ)
+        self.houses.append(house)
         self._started.append(house.kill)
         return house.ready()
 

@@ -26,3 +26,5 @@ def open_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
     yield start
     for house in houses:
         house.kill()
+    for house in houses:
+        house.logs_are_clean()

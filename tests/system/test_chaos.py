@@ -37,6 +37,8 @@ def open_lab(tmp_path: Path) -> Iterator[Callable[[str], Lab]]:
     yield opened
     for lab in labs:
         lab.close()
+        for house in lab.houses:
+            house.logs_are_clean()
 
 
 @pytest.mark.timeout(180)
