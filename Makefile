@@ -37,6 +37,9 @@ check: .venv/installed-dev  ## linter, formatter, strict types, import contracts
 bench: .venv/installed-dev  ## measure Offhook beside what one would write instead
 	$(BIN)/python -m bench
 
+chaos: .venv/installed-dev  ## kill, stop, starve and mislead private Offhooks, and hold them to their promises (half an hour)
+	$(BIN)/python -m tests.chaos
+
 screenshots: .venv/installed-dev  ## renew docs/screenshots (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots
 
@@ -51,4 +54,4 @@ lock:  ## renew the locked requirements (needs uv)
 clean:  ## remove .venv and what tools left behind; never .offhook, which holds your conferences
 	rm -rf tests/system/sdk/node_modules bench/peers/express/node_modules .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help install run test check bench screenshots fmt lock clean
+.PHONY: help install run test check bench chaos screenshots fmt lock clean

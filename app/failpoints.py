@@ -85,6 +85,7 @@ def reach(name: str, about: bytes = b"") -> None:
 
 
 def _strike(failpoint: Failpoint) -> None:
+    os.write(2, f"failpoint {failpoint.name}: {failpoint.act}\n".encode())  # a killed process can say nothing later
     if failpoint.act == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if failpoint.act == "stall":

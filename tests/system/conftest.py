@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.house import House, alive, descendants
+from tests.system.house import House
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # they find the processes to kill in /proc
@@ -28,10 +25,6 @@ def open_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
 
     yield start
     for house in houses:
-        left = [*descendants(house.process.pid), house.process.pid]
-        for pid in filter(alive, left):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        house.process.wait()
+        house.kill()
     for house in houses:
         house.logs_are_clean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -83,10 +84,10 @@ class House:
             found = leaks(log.read_text(errors="replace"))
             assert found == [], f"{log.name} holds {found}"
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one of offhook's other commands on the same settings."""
         return subprocess.run(
-            [sys.executable, "-m", "app", *words], env=self.environ, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "app", *words], env=self.environ, capture_output=True, text=True, timeout=seconds
         )
 
     def processes(self) -> dict[str, list[int]]:
@@ -101,10 +102,23 @@ class House:
             found[kind].append(pid)
         return found
 
+    def web_master(self) -> int | None:
+        """The pid of gunicorn's first process, which keeps the others; None: it is being started."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next((pid for pid in self.processes()["web"] if str(pid) in children), None)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for its end."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """Kill whatever is left of it."""
+        left = [*descendants(self.process.pid), self.process.pid]
+        for pid in filter(alive, left):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def descendants(pid: int) -> list[int]:
