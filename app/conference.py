@@ -158,6 +158,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Rises by one with each committed change. Not part of what the callbacks determine."""
     heard_at: datetime | None = None
     """When a callback of this conference last reached us. Not part of what the callbacks determine."""
+    set_aside: tuple[str, ...] = ()
+    """Ids of its callbacks that could not be folded, the newest `SHOWN`: they are dead letters, not in here. Not part
+    of what the callbacks determine."""
 
 
 class Conference(msgspec.Struct, frozen=True):

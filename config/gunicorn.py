@@ -4,6 +4,7 @@ import resource
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -13,7 +14,7 @@ GIVEN_UP_AFTER = 60_000
 
 # A request costs a greenlet, not a thread: two hundred stalled clients or open streams leave the others alone, where a
 # thread pool stands still.
-worker_class = "gevent"
+worker_class = "app.server.Worker"
 worker_connections = 4000
 
 # Longer than the idle time of the usual load balancers, so that they close first and no request meets a closed socket.
@@ -58,6 +59,10 @@ logger_class = Discreet
 
 def post_worker_init(worker: Any) -> None:
     """Once a process has its application: let streams end when it is to stop, and let there be many."""
+    webhook = worker.wsgi.extensions.get("offhook.webhook")
+    if webhook is not None:
+        webhook.admission = worker.admission
+        worker.note = partial(webhook.refusals.note, "too many at once")
     fanout = worker.wsgi.extensions.get("offhook.fanout")
     if fanout is not None:  # what the benchmark compares with runs under these settings too
         fanout.stopping = lambda: not worker.alive

@@ -19,11 +19,14 @@ from urllib.parse import urlsplit
 import msgspec
 from redis.connection import parse_url
 
+from app import failpoints
+from app.failpoints import Failpoint
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key
 
 Scope = Literal["read", "control"]
 ListStatus = Literal["all", "init", "in-progress", "completed"]
+SpoolUse = Literal["auto", "on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 NAMES = (
@@ -36,6 +39,8 @@ NAMES = (
     "RQ_REDIS_URL",
     "DATABASE_URL",
     "OFFHOOK_DATA_DIR",
+    "OFFHOOK_SPOOL",
+    "OFFHOOK_INBOX_LIMIT",
     "OFFHOOK_API_KEYS",
     "OFFHOOK_API_KEYS_FILE",
     "OFFHOOK_LIST_STATUS",
@@ -45,6 +50,7 @@ NAMES = (
     "PORT",
     "WEB_CONCURRENCY",
     "OFFHOOK_LOG_LEVEL",
+    "OFFHOOK_FAILPOINTS",
 )
 """Every variable Offhook reads."""
 
@@ -101,6 +107,10 @@ class Settings:
     rq_redis_url: str | None = field(repr=False)
     data_dir: Path
     """Absolute; it need not exist yet."""
+    spool: SpoolUse
+    """Whether callbacks that Redis cannot take are kept in `data_dir`; auto: if that outlives a container."""
+    inbox_limit: int
+    """Callbacks that may wait to be folded; for speech there is room for half as many."""
     api_keys: tuple[ApiKey, ...]
     list_status: ListStatus
     """What a Twilio-shaped list of conferences shows that asks for no status."""
@@ -113,6 +123,8 @@ class Settings:
     database_url: str | None = field(repr=False)
     """None: a SQLite file in `data_dir`."""
     log_level: LogLevel
+    failpoints: tuple[Failpoint, ...]
+    """Faults to inject, in tests of what is lost; see `app.failpoints`."""
 
 
 def from_env(environ: Mapping[str, str]) -> Settings:
@@ -130,6 +142,8 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         redis_url=redis_url,
         rq_redis_url=env.redis_url("RQ_REDIS_URL") or redis_url,
         data_dir=Path(env.get("OFFHOOK_DATA_DIR") or ".offhook").absolute(),
+        spool=cast(SpoolUse, env.one_of("OFFHOOK_SPOOL", get_args(SpoolUse), "auto")),
+        inbox_limit=env.number("OFFHOOK_INBOX_LIMIT", most=100_000_000, default=400_000),
         api_keys=_api_keys(env, accounts),
         list_status=cast(ListStatus, env.one_of("OFFHOOK_LIST_STATUS", get_args(ListStatus), "all")),
         url_hosts=_hosts(env),
@@ -139,6 +153,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         twilio_api_base_url=env.web_url("TWILIO_API_BASE_URL") or "https://api.twilio.com",
         database_url=env.database_url("DATABASE_URL"),
         log_level=cast(LogLevel, env.one_of("OFFHOOK_LOG_LEVEL", get_args(LogLevel), "info")),
+        failpoints=_failpoints(env),
     )
     if env.problems:
         raise SettingsError("\n".join(env.problems))
@@ -447,6 +462,14 @@ def _api_keys(env: _Environment, accounts: Mapping[str, Account]) -> tuple[ApiKe
         else:
             keys[name] = ApiKey(name=name, secret=secret.encode(), scope=cast(Scope, scope), account=account)
     return tuple(keys.values())
+
+
+def _failpoints(env: _Environment) -> tuple[Failpoint, ...]:
+    try:
+        return tuple(failpoints.parse(env.get("OFFHOOK_FAILPOINTS") or ""))
+    except ValueError as error:
+        env.refuse("OFFHOOK_FAILPOINTS", "not a list of failpoints", str(error))
+        return ()
 
 
 def _hosts(env: _Environment) -> frozenset[str] | None:

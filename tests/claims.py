@@ -13,7 +13,7 @@ class Fenced(Exception):
 
 def claim(inbox: Inbox, shard: int, most: int = 500) -> Batch | None:
     """Lease a shard. None: another has it, or it has no mail."""
-    batches, _ = inbox.claim([shard], most)
+    batches = inbox.claim([shard], most, version=1).batches
     return batches[0] if batches else None
 
 

@@ -12,6 +12,7 @@ from redis import RedisError
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
+from app import failpoints
 from app.store.connect import WrongLayout, claim_layout, connect, until_answering
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
@@ -20,6 +21,7 @@ from config.settings import Settings, SettingsError, from_env
 from workers.drain import Drain
 from workers.queue import DRAIN, job_class, nudge, wake_ups
 from workers.sweep import Sweep
+from workers.watch import watch
 
 PATIENCE = 5.0
 """Seconds that the worker waits for Redis to answer; longer than any of its blocking reads."""
@@ -51,13 +53,16 @@ def main() -> None:
     if settings.redis_url is None:
         sys.exit("REDIS_URL is not set. `offhook run` starts a Redis of its own; a worker by itself needs to be told.")
     configure_logs(settings.log_level)
+    if settings.failpoints:
+        log.warning("faults are injected", at=[each.name for each in settings.failpoints])
+        failpoints.arm(settings.failpoints)
     try:
-        worker, sweep = build(settings)
+        worker, drain, sweep = build(settings)
     except (WrongLayout, RedisError) as error:
         sys.exit(f"The worker cannot start: {error}")
     stop = threading.Event()
-    sweeping = threading.Thread(target=sweep.run, args=[stop], daemon=True, name="sweep")
-    sweeping.start()
+    threading.Thread(target=sweep.run, args=[stop], daemon=True, name="sweep").start()
+    threading.Thread(target=watch, args=[lambda: drain.at_work, stop], daemon=True, name="watch").start()
     log.info("working", pid=os.getpid())
     worker.work(logging_level="WARNING")
     stop.set()
@@ -65,13 +70,13 @@ def main() -> None:
         sys.exit("The worker lost its Redis; it must be started again.")
 
 
-def build(settings: Settings) -> tuple[Worker, Sweep]:
-    """A worker and its sweep, from settings. Raises redis.RedisError, or `WrongLayout`."""
+def build(settings: Settings) -> tuple[Worker, Drain, Sweep]:
+    """A worker, what it does and its sweep, from settings. Raises redis.RedisError, or `WrongLayout`."""
     redis_url, rq_url = str(settings.redis_url), str(settings.rq_redis_url)
     state = connect(redis_url, patience=PATIENCE)
     until_answering(state)
     claim_layout(state, settings.shards)
-    inbox = Inbox(state, settings.shards)
+    inbox = Inbox(state, settings.shards, settings.inbox_limit)
     wake = partial(nudge, wake_ups(connect(rq_url, patience=PATIENCE)))
     snapshots = Snapshots(state, settings.shards)
     drain = Drain(
@@ -90,7 +95,7 @@ def build(settings: Settings) -> tuple[Worker, Sweep]:
         maintenance_interval=60,
         log_job_description=False,
     )
-    return worker, Sweep(inbox, snapshots, wake)
+    return worker, drain, Sweep(inbox, snapshots, wake)
 
 
 if __name__ == "__main__":

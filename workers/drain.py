@@ -7,14 +7,15 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import NamedTuple
 
 import structlog
 from msgspec.structs import replace
 from redis import RedisError
 
-from app import fold
-from app.conference import Conference
+from app import failpoints, fold
+from app.conference import SHOWN, Conference
 from app.events import Callback, Event
 from app.fold import Advance
 from app.replay import Track, by_call
@@ -23,7 +24,7 @@ from app.store.commits import CallNotes, Change, Commit, DeadLetter, Said, SeenI
 from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread
 from app.store.logs import Logged
 from app.store.snapshots import Kept, Snapshots
-from app.twilio.callbacks import Unusable, read, read_filed
+from app.twilio.callbacks import Glance, Unusable, glance, read, read_filed
 
 BATCH = 500
 """Entries of one shard claimed at once, at most."""
@@ -33,6 +34,8 @@ RENEWED_EVERY = 1.0
 """Seconds after which a pass that takes longer has its leases last their whole length again."""
 LONGEST_SPELL = 30.0
 """Seconds; RQ's upkeep has its turn between spells."""
+BEGUN_ALONE = 3
+"""How often a callback is begun by itself. If none of them came to an end, it is set aside unread."""
 QUIET = 5.0
 """Seconds without mail after which a spell ends."""
 TRACKS = 4_000
@@ -44,6 +47,8 @@ LONGEST_PAUSE = 0.02
 CALL_SID = re.compile(rb"(?:^|&)CallSid=(CA[0-9a-fA-F]{32})(?:&|$)")
 TICK = 1.0
 """Seconds that a spell waits for mail before it looks whether it should stop. Well under what a wake-up lasts."""
+
+CODE = f"offhook {version('offhook')}, fold {fold.VERSION}"
 
 log = structlog.get_logger("offhook.drain")
 
@@ -89,6 +94,20 @@ class Tracks:
 NOTHING = Remembered("", 0, {})
 
 
+class After(NamedTuple):
+    """A conference before and after some callbacks."""
+
+    before: Kept | None
+    conference: Conference
+    tracks: dict[str, Track] | None
+    """Of the calls that have changed. None: it was folded from its log."""
+
+    @property
+    def set_aside(self) -> tuple[str, ...]:
+        """What was set aside of it before."""
+        return self.before.conference.header.set_aside if self.before else ()
+
+
 class Folded(NamedTuple):
     """What became of a conference, and of its tracks."""
 
@@ -114,6 +133,8 @@ class Drain:
         """How many entries were folded at once the last time."""
         self.company = False
         """Whether another drain held a shard when this one last looked."""
+        self.at_work: float | None = None
+        """When the pass that is under way was last seen to get on, by time.monotonic(). None: there is none."""
 
     def spell(self) -> None:
         """Drain whatever shard has mail, and listen for more, until it has been quiet or the time is up.
@@ -153,8 +174,9 @@ class Drain:
         if self.company:  # another drain is at it: neither is to take everything at once
             shards = random.sample(shards, (len(shards) + 1) // 2)
         shards = shards[:PASS]
-        batches, held = self.inbox.claim(shards, max(1, min(BATCH, PASS // max(1, len(shards)))))
-        self.renewed = time.monotonic()
+        most = max(1, min(BATCH, PASS // max(1, len(shards))))
+        batches, held, suspect = self.inbox.claim(shards, most, fold.VERSION)
+        failpoints.reach("after_claim")
         self.company = bool(held)
         self.folded = sum(len(batch.entries) for batch in batches)
         seen = dict.fromkeys(held, ONLY_NEW)  # whoever has these sees to all that is there
@@ -163,7 +185,17 @@ class Drain:
             seen[batch.shard] = ONLY_NEW if waiting is None else batch.last_id
         if sum(waiting or 0 for waiting in left) >= BATCH:
             self._ask()  # mail piles up: another worker, if one is free, may take its share
+        for shard in suspect:
+            self._one_by_one(shard)
         return seen
+
+    def _one_by_one(self, shard: int) -> None:
+        """Fold a batch that may have killed who began it, each of it by itself, apart from the mail of other shards."""
+        log.warning("folding one by one what was begun and never committed", shard=shard)
+        while not self.stopping():
+            batch = self.inbox.claim_alone(shard, fold.VERSION)
+            if batch is None or self.fold([batch]) == [None]:
+                return
 
     def _ask(self) -> None:
         """Ask for another drain. That this fails must not stop the one that is on: the sweep asks again."""
@@ -182,6 +214,13 @@ class Drain:
         """
         if not batches:
             return []
+        self.renewed = self.at_work = time.monotonic()
+        try:
+            return self._fold(batches)
+        finally:
+            self.at_work = None
+
+    def _fold(self, batches: Sequence[Batch]) -> list[int | None]:
         piles = [_pile(batch) for batch in batches]
         known = self._known(piles)
         folded = [self._folded(pile, known, batches) for pile in piles]
@@ -194,10 +233,13 @@ class Drain:
             if change.before is None or sid not in change.before.participants
         ]
         self._keep(batches)
+        failpoints.reach("before_forward")
         if forwards and self.inbox.forward(forwards):
             self._ask()
+        failpoints.reach("before_commit")
         commits = [_commit(*each) for each in zip(piles, folded, notes, strict=True)]
         left = self.snapshots.commit(zip(batches, commits, strict=True), fold.VERSION)
+        failpoints.reach("after_commit")
         refused = [batch.shard for batch, waiting in zip(batches, left, strict=True) if waiting is None]
         if refused:
             log.warning("not committed: another drain has done it, or has the lease", shards=refused)
@@ -214,7 +256,9 @@ class Drain:
 
     def _keep(self, batches: Sequence[Batch]) -> None:
         """Have the leases of a pass that takes its time last longer."""
-        if time.monotonic() - self.renewed > RENEWED_EVERY:
+        now = time.monotonic()
+        self.at_work = now
+        if now - self.renewed > RENEWED_EVERY:
             self.inbox.renew(batches)
             self.renewed = time.monotonic()
 
@@ -228,47 +272,82 @@ class Drain:
                 if sid in known:
                     _set_strangers_aside(pile, known[sid].conference.header.account_sid, fresh)
                     unsure = [event.id for event, _ in fresh.values() if _may_have_heard(known[sid], event)]
+                    unsure += [mark.event_id for mark in pile.marks.get(sid, ())]
                     if unsure:
                         asked[sid] = unsure
-                else:
+                elif fresh:
                     _set_strangers_aside(pile, next(iter(fresh.values()))[0].account_sid, fresh)
         heard = self.snapshots.heard(asked) if asked else {}
         for pile in piles:
             for sid in pile.conferences.keys() & heard.keys():
                 for event_id in heard[sid]:
-                    del pile.conferences[sid][event_id]
+                    pile.conferences[sid].pop(event_id, None)
+                pile.repeats[sid] = heard[sid]
         return known
 
     def _folded(self, pile: Pile, known: Mapping[str, Kept], batches: Sequence[Batch]) -> list[Folded]:
-        """What a pile does to conferences. What could not be folded is set aside."""
+        """What a pile does to conferences. What cannot be folded is set aside, and its conference says so."""
         folded: list[Folded] = []
         for sid, fresh in pile.conferences.items():
-            if not fresh:
-                continue
             self._keep(batches)
-            try:
-                folded.append(self._changed(pile.batch.epoch, known.get(sid), fresh, batches))
-            except RedisError:
-                raise
-            except Exception as error:  # a fault in the fold must cost one conference's news, never the shard's
-                log.exception("fold failed", conference_sid=sid)
-                reason = f"fold failed: {type(error).__name__}"
-                pile.letters.extend(DeadLetter(callback, reason) for _, callback in fresh.values())
+            after, culprits = self._sound(pile.batch.epoch, known.get(sid), fresh, batches)
+            for event_id, reason in culprits.items():
+                pile.set_aside(fresh.pop(event_id)[1], reason)
+            before = known.get(sid)
+            if after is None and before is not None and before.fold_version == fold.VERSION:
+                after = After(before, before.conference, {})
+            if after is None:
+                continue
+            set_aside = pile.set_aside_of(sid, after)
+            if fresh or set_aside != after.set_aside:
+                change = _change(pile.batch.epoch, after.before, after.conference, fresh, set_aside)
+                folded.append(Folded(change, after.tracks))
         return folded
 
-    def _changed(self, epoch: str, known: Kept | None, fresh: dict[str, Told], batches: Sequence[Batch]) -> Folded:
-        """What these callbacks do to a conference. `batches` are those whose leases are to be kept meanwhile."""
+    def _sound(
+        self, epoch: str, known: Kept | None, fresh: dict[str, Told], batches: Sequence[Batch]
+    ) -> tuple[After | None, dict[str, str]]:
+        """The conference after these callbacks, and why some of them cannot be folded, by event id.
+
+        A fault in the fold must cost the callbacks that meet with it, never the others of their conference or shard.
+        """
+        if not fresh:
+            return None, {}
+        try:
+            return self._after(epoch, known, fresh, batches), {}
+        except RedisError:
+            raise
+        except Exception as error:
+            failure, reason = error, f"fold failed: {type(error).__name__}"
+        culprits: dict[str, str] = {}
+        if len(fresh) > 1:
+            ids = list(fresh)
+            for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+                culprits |= self._sound(epoch, known, {each: fresh[each] for each in half}, batches)[1]
+        if not culprits:  # it is one, or each half is fine by itself
+            sid = next(iter(fresh.values()))[0].conference_sid
+            log.error("fold failed", conference_sid=sid, callbacks=len(fresh), exc_info=failure)
+            return None, dict.fromkeys(fresh, reason)
+        rest = {event_id: told for event_id, told in fresh.items() if event_id not in culprits}
+        after, more = self._sound(epoch, known, rest, batches)
+        return after, culprits | more
+
+    def _after(self, epoch: str, known: Kept | None, fresh: dict[str, Told], batches: Sequence[Batch]) -> After:
+        """The conference after these callbacks. `batches` are those whose leases are to be kept meanwhile."""
+        if failpoints.armed:
+            for _, callback in fresh.values():
+                failpoints.reach("before_fold", callback.body)
         events = [event for event, _ in fresh.values()]
         if known is None:
-            return Folded(_change(epoch, None, fold.fold(events), fresh), None)
+            return After(None, fold.fold(events), None)
         before, sid = known.conference, known.conference.header.sid
         after = self._advanced(epoch, before, events, batches) if known.fold_version == fold.VERSION else None
         if after is not None and (known.whole or not others_move(before, after.conference)):
-            return Folded(_change(epoch, known, after.conference, fresh), after.tracks)
+            return After(known, after.conference, after.tracks)
         if not known.whole:
-            return self._changed(epoch, self.snapshots.load({sid: None})[sid], fresh, batches)
+            return self._after(epoch, self.snapshots.load({sid: None})[sid], fresh, batches)
         logged = self._reread(sid, self.snapshots.log(sid), batches)
-        return Folded(_change(epoch, known, fold.fold([*logged, *events]), fresh), None)
+        return After(known, fold.fold([*logged, *events]), None)
 
     def _advanced(
         self, epoch: str, before: Conference, events: list[Event], batches: Sequence[Batch]
@@ -332,39 +411,72 @@ class Pile(NamedTuple):
 
     batch: Batch
     conferences: dict[str, dict[str, Told]]
-    """What is about each conference, by event id."""
+    """What is about each conference, by event id. Of one that only has something set aside it is empty."""
     calls: list[Told]
     links: set[tuple[str, str]]
     """Calls, and conferences that they were seen in."""
     letters: list[DeadLetter]
     """What is set aside."""
+    marks: dict[str, list[Glance]]
+    """By conference, what is set aside of it."""
+    repeats: dict[str, set[str]]
+    """By conference, the ids of those that are in its log already."""
+
+    def set_aside(self, callback: Callback, reason: str, *, marked: bool = True) -> None:
+        """Make a dead letter of a callback that cannot be folded. Unless told not to, its conference will say so."""
+        self.letters.append(DeadLetter(reason, callback, time.time_ns() // 1_000_000, CODE))
+        seen = glance(callback) if marked else None
+        if seen is not None:
+            self.conferences.setdefault(seen.conference_sid, {})
+            self.marks.setdefault(seen.conference_sid, []).append(seen)
+
+    def set_aside_of(self, sid: str, after: After) -> tuple[str, ...]:
+        """The ids of a conference's events that are set aside, once this pile is done with."""
+        if not after.set_aside and sid not in self.marks:
+            return ()  # nearly always
+        folded = self.conferences[sid].keys() | self.repeats.get(sid, set())
+        owner = after.conference.header.account_sid
+        ids = [*after.set_aside, *(mark.event_id for mark in self.marks.get(sid, ()) if mark.account_sid == owner)]
+        return tuple(event_id for event_id in dict.fromkeys(ids) if event_id not in folded)[-SHOWN:]
 
 
 def _pile(batch: Batch) -> Pile:
-    pile = Pile(batch, {}, [], set(), [])
+    pile = Pile(batch, {}, [], set(), [], {}, {})
     for entry in batch.entries:
         if isinstance(entry, Unread):
+            reason = "an inbox entry that this release cannot read"
             strange = Callback(body=entry.raw, received_at=0, key="")
-            pile.letters.append(DeadLetter(strange, "an inbox entry that this release cannot read"))
+            pile.letters.append(DeadLetter(reason, strange, time.time_ns() // 1_000_000, CODE, entry=True))
         elif isinstance(entry, Link):
             pile.links.add((entry.call_sid, entry.conference_sid))
+        elif batch.begun >= BEGUN_ALONE:
+            pile.set_aside(entry.callback, f"begun by itself {batch.begun} times, and never finished")
         else:
-            try:
-                event = read(entry.callback)
-            except Unusable as error:
-                pile.letters.append(DeadLetter(entry.callback, str(error)))
-                continue
-            if event.conference_sid:
-                pile.conferences.setdefault(event.conference_sid, {})[event.id] = (event, entry.callback)
-            else:
-                pile.calls.append((event, entry.callback))
+            _sort(pile, entry.callback)
     return pile
+
+
+def _sort(pile: Pile, callback: Callback) -> None:
+    try:
+        if failpoints.armed:
+            failpoints.reach("before_read", callback.body)
+        event = read(callback)
+    except Unusable as error:
+        pile.set_aside(callback, str(error))
+    except Exception as error:  # a fault in the reading must cost this callback, never the shard
+        log.exception("reading failed")
+        pile.set_aside(callback, f"reading failed: {type(error).__name__}")
+    else:
+        if event.conference_sid:
+            pile.conferences.setdefault(event.conference_sid, {})[event.id] = (event, callback)
+        else:
+            pile.calls.append((event, callback))
 
 
 def _set_strangers_aside(pile: Pile, owner: str, fresh: dict[str, Told]) -> None:
     """A conference belongs to the account that was first heard of it; another's word on it is set aside."""
     for event, callback in [told for told in fresh.values() if told[0].account_sid != owner]:
-        pile.letters.append(DeadLetter(callback, "the conference belongs to another account"))
+        pile.set_aside(callback, "the conference belongs to another account", marked=False)
         del fresh[event.id]
 
 
@@ -406,7 +518,9 @@ def _wanted(told: Collection[Told]) -> set[str] | None:
     return {event.call_sid for event, _ in told if event.call_sid is not None}
 
 
-def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told]) -> Change:
+def _change(
+    epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told], set_aside: tuple[str, ...]
+) -> Change:
     before = known.conference if known else None
     anew = known is None or known.fold_version != fold.VERSION
     heard = [
@@ -421,6 +535,7 @@ def _change(epoch: str, known: Kept | None, folded: Conference, fresh: dict[str,
         folded.header,
         revision=before.header.revision + (2 if anew else 1) if before else 1,
         heard_at=max(heard, default=None),
+        set_aside=set_aside,
     )
     changed = [
         participant

@@ -1,6 +1,6 @@
 """What nobody nudges for: mail that no drain has come for, and control requests that no callback has confirmed.
 
-The first is the reason why RQ may lose anything.
+The first is the reason why RQ may lose anything. It also says which fold its worker has, for older ones to stand back.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import structlog
 from msgspec.structs import replace
 from redis import RedisError
 
+from app import fold
 from app.conference import read_header
 from app.events import Callback
 from app.store.inbox import Inbox
@@ -45,6 +46,7 @@ class Sweep:
         """Sweep until `stop` is set. Redis being away is waited for."""
         while True:
             try:
+                self.inbox.announce(fold.VERSION)
                 self.look()
                 self.expire()
             except RedisError as error:

@@ -22,7 +22,6 @@ CALL_REMEMBERED = 3 * 24 * 3600
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Callback).decode
-_decode_pair = msgspec.msgpack.Decoder(tuple[str, Callback]).decode
 
 
 class Change(NamedTuple):
@@ -40,11 +39,21 @@ class Change(NamedTuple):
     """What subscribers are sent."""
 
 
-class DeadLetter(NamedTuple):
-    """A callback that could not be folded, and why."""
+class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
+    """A callback that is set aside: it could not be folded."""
 
-    callback: Callback
     reason: str
+    callback: Callback
+    set_aside_at: int = 0
+    """Milliseconds since 1970."""
+    by: str = ""
+    """Which code could not fold it."""
+    entry: bool = False
+    """Whether the callback's body is a whole entry of an inbox, which this release could not read."""
+
+
+read_letter = msgspec.msgpack.Decoder(DeadLetter).decode
+"""What an entry of the dead letters holds."""
 
 
 class CallNotes(NamedTuple):
@@ -85,17 +94,18 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, then a document, a log and its ids
-# for each changed conference, then each noted call. ARGV is read from the front: token, first id of the batch, first
-# id that stays, fold version, how many changes are kept; counters; dead letters; conferences; call notes. Lists are
-# preceded by their length. Returns nil when fenced, else how much mail is left; the lease is given back.
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, then a document, a log and
+# its ids for each changed conference, then each noted call. ARGV is read from the front: token, first id of the batch,
+# first id that stays, fold version, how many changes are kept; counters; dead letters; conferences; call notes. Lists
+# are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is given back.
 COMMIT = """#!lua flags=allow-oom
-local next_arg, next_key = 0, 7
+local next_arg, next_key = 0, 8
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
 local function key() next_key = next_key + 1 return KEYS[next_key] end
 local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
 
-if redis.call('GET', KEYS[1]) ~= take() then return nil end
+local holder, trial = unpack(redis.call('MGET', KEYS[1], KEYS[8]))
+if holder ~= take() then return nil end
 local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 if #oldest == 0 or oldest[1][1] ~= take() then return nil end
 local stays, version, kept = take(), take(), take()
@@ -127,8 +137,10 @@ each(3, function()
   redis.call('EXPIRE', call, take())
 end)
 
-redis.call('XTRIM', KEYS[2], 'MINID', stays)
-redis.call('DEL', KEYS[1])
+local left, together = string.match(trial or '', '(%d+) (%d+)')
+left = (left or 0) - redis.call('XTRIM', KEYS[2], 'MINID', stays)
+redis.call('DEL', KEYS[1], KEYS[8])
+if left > 0 then redis.call('SET', KEYS[8], left .. ' ' .. together .. ' 0') end
 return redis.call('XLEN', KEYS[2])
 """.replace("ID_BYTES", str(ID_BYTES))
 
@@ -144,6 +156,7 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         keys.dead_letters(shard),
         keys.pending(shard),
         keys.changes(shard),
+        keys.trial(shard),
     ]
     counters = {
         "folded": work.folded,
@@ -153,7 +166,7 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
     }
     words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), fold_version, retained]
     _say(words, [word for name, count in counters.items() if count for word in (name, count)])
-    _say(words, [_letter(letter) for letter in work.dead_letters])
+    _say(words, [_encode(letter) for letter in work.dead_letters])
     words.append(len(work.changes))
     for change in work.changes:
         sid = change.after.header.sid
@@ -229,16 +242,6 @@ def others_move(before: Conference, after: Conference) -> bool:
 def _next_id(stream_id: bytes) -> bytes:
     milliseconds, number = stream_id.split(b"-")
     return b"%b-%d" % (milliseconds, int(number) + 1)
-
-
-def _letter(letter: DeadLetter) -> bytes:
-    return _encode((letter.reason, letter.callback))
-
-
-def read_letter(raw: bytes) -> DeadLetter:
-    """What an entry of the dead letters holds."""
-    reason, callback = _decode_pair(raw)
-    return DeadLetter(callback, reason)
 
 
 def _call_note(note: SeenIn | Said) -> tuple[str, bytes]:

@@ -20,6 +20,12 @@ WAKE_UP_LASTS = 5_000
 """Milliseconds for which one wake-up stands for all. Its loss costs at most this; the sweep is sooner."""
 LEASE_LASTS = 5_000
 """Milliseconds after which another drain may take over from one that died."""
+TOGETHER = 2
+"""How often a batch is begun as a whole. One that then is still not committed may hold something that kills."""
+ANNOUNCED = 15_000
+"""Milliseconds for which a worker is taken to be alive after it last said so."""
+ROOM = 400_000
+"""Callbacks that may wait, of all shards. Some 0.7 KiB each."""
 
 
 ONLY_NEW = b"$"
@@ -60,6 +66,8 @@ class Batch(NamedTuple):
     first_id: bytes
     last_id: bytes
     """Stream ids of the first and the last of them."""
+    begun: int = 0
+    """How often its only entry was begun by itself before, and never committed."""
 
 
 class Claims(NamedTuple):
@@ -68,6 +76,8 @@ class Claims(NamedTuple):
     batches: list[Batch]
     held: list[int]
     """Shards that another drain has, and sees to."""
+    suspect: list[int]
+    """Shards whose oldest mail may have killed who began it: to be read one by one (see `claim_alone`)."""
 
 
 class Backlog(NamedTuple):
@@ -78,16 +88,34 @@ class Backlog(NamedTuple):
     leased: bool
 
 
-# Store entries and ask whether a wake-up is due, in one step.
-# KEYS 1 inbox, 2 woken. ARGV 1 how long a wake-up stands, ms, then the entries. Returns 1 when the caller owes one.
+# Store entries, as far as there is room, and ask whether a wake-up is due, in one step.
+# KEYS 1 inbox, 2 woken. ARGV 1 how long a wake-up stands, ms, 2 below how many waiting there is room, 3 and for speech,
+# 4 how many of the entries are not speech, then the entries, those first. Returns {1 when the caller owes a wake-up,
+# how many were stored}: all, all but speech, or none.
 APPEND = """
+local waiting, last = redis.call('XLEN', KEYS[1]), #ARGV
+if waiting >= tonumber(ARGV[2]) then last = 4
+elseif waiting >= tonumber(ARGV[3]) then last = 4 + ARGV[4] end
+for n = 5, last do redis.call('XADD', KEYS[1], '*', 'e', ARGV[n]) end
+local due = redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[1])
+return {due and 1 or 0, last - 4}
+"""
+
+# Store entries that a drain sends on: refusing them would stop the draining that makes room.
+# KEYS 1 inbox, 2 woken. ARGV 1 how long a wake-up stands, ms, then the entries. Returns 1 when the caller owes one.
+FORWARD = """#!lua flags=allow-oom
 for n = 2, #ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[n]) end
 if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[1]) then return 1 end
 return 0
 """
 
-# The same when a drain sends on what was stored already: refusing it would stop the draining that makes room.
-FORWARD = f"#!lua flags=allow-oom{APPEND}"
+# Put a dead letter back where it came from. KEYS 1 inbox, 2 dead letters. ARGV 1 its id, 2 the entry. Returns 1, or 0
+# where somebody else has done it.
+SEND_AGAIN = """#!lua flags=allow-oom
+if redis.call('XDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('XADD', KEYS[1], '*', 'e', ARGV[2])
+return 1
+"""
 
 # Say that a shard is attended. KEYS 1 woken. ARGV 1 how long, ms.
 ATTEND = """#!lua flags=allow-oom
@@ -96,16 +124,32 @@ redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 
 # Take the lease, unless another has it, and read the oldest entries. The client may send this twice. A full memory must
 # not stop the draining that would empty it.
-# KEYS 1 lease, 2 inbox, 3 epoch. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new epoch.
-# Returns nil when another holds the lease, else {epoch, entries}; with no entries the lease is not taken.
+#
+# What is read is on trial until it is committed: how many entries, how often they were begun together, and how often
+# the first of them by itself. Those that were begun `WHOLE` times and never committed may have killed who began them;
+# they are read one by one, and only by who asks for such.
+# KEYS 1 lease, 2 inbox, 3 epoch, 4 trial, 5 newest. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new
+# epoch, 5 our fold version, 6 how often together, 7 whether one by one.
+# Returns nil when another holds the lease, or is of a newer version; else {epoch, entries, how often the first was
+# begun by itself, before now}. With no entries the lease is not taken; -1 says that there are some to read one by one.
 CLAIM = """#!lua flags=allow-oom
-local holder = redis.call('GET', KEYS[1])
+local holder, newest, trial = unpack(redis.call('MGET', KEYS[1], KEYS[5], KEYS[4]))
 if holder and holder ~= ARGV[1] then return nil end
-local entries = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[3])
-if #entries == 0 then return {'', entries} end
+if newest and tonumber(newest) > tonumber(ARGV[5]) then return nil end
+local left, together, alone = string.match(trial or '', '(%d+) (%d+) (%d+)')
+local suspect = left and tonumber(together) >= tonumber(ARGV[6])
+if suspect and ARGV[7] == '0' then return {'', {}, -1} end
+if ARGV[7] == '1' and not suspect then return {'', {}, 0} end
+local entries = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', suspect and 1 or left or ARGV[3])
+if #entries == 0 then return {'', {}, 0} end
+if suspect then
+  redis.call('SET', KEYS[4], left .. ' ' .. together .. ' ' .. alone + 1)
+else
+  redis.call('SET', KEYS[4], #entries .. ' ' .. (together or 0) + 1 .. ' 0')
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SET', KEYS[3], ARGV[4], 'NX')
-return {redis.call('GET', KEYS[3]), entries}
+return {redis.call('GET', KEYS[3]), entries, tonumber(alone or 0)}
 """
 
 # Stop attending to a shard, unless there is mail: then whoever attends must go on. Atomic with APPEND, so mail is
@@ -124,20 +168,47 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARG
 """
 
 
+# Say that a worker of this version is alive. KEYS 1 newest. ARGV 1 version, 2 for how long that holds, ms.
+ANNOUNCE = """#!lua flags=allow-oom
+local newest = redis.call('GET', KEYS[1])
+if newest and tonumber(newest) > tonumber(ARGV[1]) then return end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+"""
+
+
+class Full(RedisError):
+    """So much is waiting to be folded that there is no room for this. It was not stored."""
+
+
+class Posted(NamedTuple):
+    """A callback to be stored."""
+
+    shard: int
+    callback: Callback
+    speech: bool = False
+    """Whether it only tells that somebody began or ceased to speak: when mail piles up these are refused first."""
+
+
 class Inbox:
     """The inboxes of all shards."""
 
-    def __init__(self, redis: Redis, shards: int) -> None:
-        """`redis` must answer blocking reads of a second (see `wait`) where that is used."""
+    def __init__(self, redis: Redis, shards: int, room: int = ROOM) -> None:
+        """`room`: how many callbacks may wait, evenly of all shards; for speech there is half of it.
+
+        `redis` must answer blocking reads of a second (see `wait`) where that is used.
+        """
         self.redis = redis
         self.shards = shards
+        self.room = -(-room // shards)
         self._shards = {keys.inbox(shard).encode(): shard for shard in range(shards)}
         self._append = redis.register_script(APPEND)
         self._forward = redis.register_script(FORWARD)
+        self._again = redis.register_script(SEND_AGAIN)
         self._attend = redis.register_script(ATTEND)
         self._claim = redis.register_script(CLAIM)
         self._leave = redis.register_script(LEAVE)
         self._renew = redis.register_script(RENEW)
+        self._announce = redis.register_script(ANNOUNCE)
 
     def shard_of(self, sid: str) -> int:
         """The shard of a conference's sid, or of a call's or account's where no conference is named."""
@@ -146,33 +217,50 @@ class Inbox:
     def append(self, shard: int, callback: Callback) -> bool:
         """Store a callback, in one round trip; it is safe once this returns. True: a wake-up is due.
 
-        Raises redis.RedisError when it is not known to be stored.
+        Raises redis.RedisError when it is not known to be stored; `Full` when it is not.
         """
-        due = self._append([keys.inbox(shard), keys.woken(shard)], [WAKE_UP_LASTS, _encode(Mail(callback))])
-        return bool(due)
+        [outcome] = self.append_all([Posted(shard, callback)])
+        if isinstance(outcome, RedisError):
+            raise outcome
+        return outcome
 
-    def append_all(self, mail: Sequence[tuple[int, Callback]]) -> dict[int, bool | RedisError]:
-        """Store callbacks of several shards, in one round trip. By shard: whether a wake-up is due, or what failed.
+    def append_all(self, mail: Sequence[Posted]) -> list[bool | RedisError]:
+        """Store callbacks of several shards, in one round trip. Of each: whether a wake-up is due, or what failed.
 
-        Those of one shard are stored all or none. Raises redis.RedisError when none is known to be stored.
+        Of one shard all are stored, or all but speech, or none. Raises redis.RedisError when it is not known which.
         """
-        calls = self._calls((shard, Mail(callback)) for shard, callback in mail)
-        answers = scripts.attempt(self.redis, self._append, list(calls.values()))
-        return {
-            shard: answer if isinstance(answer, RedisError) else bool(answer)
-            for shard, answer in zip(calls, answers, strict=True)
-        }
+        shards: dict[int, list[int]] = {}
+        for place, posted in enumerate(mail):
+            shards.setdefault(posted.shard, []).append(place)
+        calls = []
+        for shard, places in shards.items():
+            places.sort(key=lambda place: mail[place].speech)
+            others = sum(not mail[place].speech for place in places)
+            words: list[Any] = [WAKE_UP_LASTS, self.room, self.room // 2, others]
+            words += [_encode(Mail(mail[place].callback)) for place in places]
+            calls.append(([keys.inbox(shard), keys.woken(shard)], words))
+        outcomes: list[bool | RedisError] = [False] * len(mail)
+        answers = scripts.attempt(self.redis, self._append, calls)
+        for places, answer in zip(shards.values(), answers, strict=True):
+            for number, place in enumerate(places):
+                outcomes[place] = _outcome(answer, number)
+        return outcomes
 
     def forward(self, entries: Iterable[tuple[int, Entry]]) -> bool:
         """Store entries found to belong to other shards, in one round trip. True: a wake-up is due."""
-        return any(scripts.run(self.redis, self._forward, self._calls(entries).values()))
-
-    def _calls(self, entries: Iterable[tuple[int, Entry]]) -> dict[int, scripts.Call]:
-        """By shard what stores its entries, in their order."""
         words: dict[int, list[Any]] = {}
         for shard, entry in entries:
             words.setdefault(shard, [WAKE_UP_LASTS]).append(_encode(entry))
-        return {shard: ([keys.inbox(shard), keys.woken(shard)], said) for shard, said in words.items()}
+        calls = [([keys.inbox(shard), keys.woken(shard)], said) for shard, said in words.items()]
+        return any(scripts.run(self.redis, self._forward, calls))
+
+    def send_again(self, shard: int, letter_id: bytes, callback: Callback | bytes) -> bool:
+        """Move a dead letter of this shard into its inbox; bytes are an entry as it was. False: it is gone already.
+
+        Nobody is woken; a sweep finds it.
+        """
+        entry = callback if isinstance(callback, bytes) else _encode(Mail(callback))
+        return bool(self._again([keys.inbox(shard), keys.dead_letters(shard)], [letter_id, entry]))
 
     def wait(self, seen: Mapping[int, bytes], seconds: float) -> list[int]:
         """Block until some shard has an entry newer than the id `seen` of it; the shards that have. Empty: time is up.
@@ -187,25 +275,46 @@ class Inbox:
         """Say that a drain is looking after every shard, for as long as a wake-up stands: nobody need ask for one."""
         scripts.run(self.redis, self._attend, (([keys.woken(shard)], [WAKE_UP_LASTS]) for shard in range(self.shards)))
 
-    def claim(self, shards: Iterable[int], most: int) -> Claims:
-        """Lease shards and read the oldest `most` entries of each, in one round trip. A commit gives the lease back."""
-        tokens = {shard: secrets.token_hex(16) for shard in shards}
-        answers = scripts.run(
-            self.redis,
-            self._claim,
-            (
-                ([keys.lease(shard), keys.inbox(shard), keys.epoch(shard)], [token, LEASE_LASTS, most, _name()])
-                for shard, token in tokens.items()
-            ),
-        )
+    def claim(self, shards: Iterable[int], most: int, version: int) -> Claims:
+        """Lease shards and read the oldest `most` entries of each, in one round trip. A commit gives the lease back.
+
+        Shards that a worker with a newer fold than this `version` can see to are left to it, as if it held them.
+        """
         batches: list[Batch] = []
         held: list[int] = []
-        for (shard, token), answer in zip(tokens.items(), answers, strict=True):
+        suspect: list[int] = []
+        for shard, token, answer in self._claimed(shards, most, version, alone=False):
             if answer is None:
                 held.append(shard)
             elif answer[1]:
                 batches.append(_batch(shard, token, *answer))
-        return Claims(batches, held)
+            elif answer[2]:
+                suspect.append(shard)
+        return Claims(batches, held, suspect)
+
+    def claim_alone(self, shard: int, version: int) -> Batch | None:
+        """Lease a suspect shard and read its oldest entry only. None: it is held, or not suspect any longer."""
+        [(_, token, answer)] = self._claimed([shard], 1, version, alone=True)
+        return _batch(shard, token, *answer) if answer is not None and answer[1] else None
+
+    def _claimed(
+        self, shards: Iterable[int], most: int, version: int, *, alone: bool
+    ) -> Iterable[tuple[int, str, Any]]:
+        tokens = {shard: secrets.token_hex(16) for shard in shards}
+        calls = (
+            (
+                [each(shard) for each in (keys.lease, keys.inbox, keys.epoch, keys.trial, keys.newest)],
+                [token, LEASE_LASTS, most, _name(), version, TOGETHER, int(alone)],
+            )
+            for shard, token in tokens.items()
+        )
+        answers = scripts.run(self.redis, self._claim, calls)
+        return zip(tokens, tokens.values(), answers, strict=True)
+
+    def announce(self, version: int) -> None:
+        """Say that a worker whose fold is of this version is alive: older ones are to leave the shards to it."""
+        each = (([keys.newest(shard)], [version, ANNOUNCED]) for shard in range(self.shards))
+        scripts.run(self.redis, self._announce, each)
 
     def renew(self, batches: Iterable[Batch]) -> None:
         """Have leases last their whole length again. If one is lost, that is for the commit to find out."""
@@ -253,7 +362,15 @@ def _name() -> str:
     return secrets.token_hex(8)
 
 
-def _batch(shard: int, token: str, epoch: bytes, entries: list[tuple[bytes, list[bytes]]]) -> Batch:
+def _outcome(answer: Any, number: int) -> bool | RedisError:
+    """What became of a shard's entry with this number, by what its script has answered."""
+    if isinstance(answer, RedisError):
+        return answer
+    due, stored = answer
+    return due == 1 if number < stored else Full("too much is waiting to be folded")
+
+
+def _batch(shard: int, token: str, epoch: bytes, entries: list[tuple[bytes, list[bytes]]], begun: int) -> Batch:
     return Batch(
         shard=shard,
         token=token,
@@ -261,6 +378,7 @@ def _batch(shard: int, token: str, epoch: bytes, entries: list[tuple[bytes, list
         entries=[_read(fields[1]) for _, fields in entries],
         first_id=entries[0][0],
         last_id=entries[-1][0],
+        begun=begun,
     )
 
 

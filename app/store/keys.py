@@ -40,6 +40,16 @@ def lease(shard: int) -> str:
     return f"offhook:{{{shard}}}:lease"
 
 
+def trial(shard: int) -> str:
+    """String: the batch that was begun last and is not committed (see `CLAIM`). Claims count, commits settle it."""
+    return f"offhook:{{{shard}}}:trial"
+
+
+def newest(shard: int) -> str:
+    """String with a short life: the highest fold version of the workers that are alive. Each sweep says its own."""
+    return f"offhook:{{{shard}}}:newest"
+
+
 def epoch(shard: int) -> str:
     """String: random name of this shard's lifetime. A new one means that the data was flushed or replaced."""
     return f"offhook:{{{shard}}}:epoch"

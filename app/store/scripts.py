@@ -7,7 +7,7 @@ from typing import Any
 
 from redis import Redis, RedisError
 from redis.commands.core import Script
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 Call = tuple[Sequence[str], Sequence[Any]]
 """Keys and arguments."""
@@ -25,6 +25,9 @@ def attempt(redis: Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
         redis.script_load(script.script)
         for place, answer in zip(unknown, _sent(redis, script, [calls[place] for place in unknown]), strict=True):
             answers[place] = answer
+    if any(isinstance(answer, ReadOnlyError) for answer in answers):
+        # the primary no longer: its name may stand for another server by now
+        redis.connection_pool.disconnect(inuse_connections=False)
     return answers
 
 

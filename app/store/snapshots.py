@@ -39,6 +39,8 @@ from app.store.logs import ID_BYTES, Logged, unpacked
 UNREADABLE = -1
 """Fold version of a document whose shape this release does not know."""
 
+LETTERS_AT_ONCE = 500
+
 RETAINED = 16_000
 """Changes, evenly of all shards, that a subscriber can miss and still be told, once it is back. Some KiB each."""
 
@@ -295,6 +297,26 @@ class Snapshots:
                 pipe.xrevrange(keys.dead_letters(shard), count=most)
             letters = [read_letter(fields[b"e"]) for entries in pipe.execute() for _, fields in entries]
         return sorted(letters, key=lambda letter: letter.callback.received_at, reverse=True)[:most]
+
+    def letters(self) -> Iterator[tuple[int, bytes, DeadLetter]]:
+        """Every dead letter, with its shard and its id; those that come meanwhile are not among them."""
+        for shard in range(self.shards):
+            newest: Any = self.redis.xrevrange(keys.dead_letters(shard), count=1)
+            behind = b"-"
+            while newest and behind != b"(" + newest[0][0]:
+                entries: Any = self.redis.xrange(
+                    keys.dead_letters(shard), min=behind, max=newest[0][0], count=LETTERS_AT_ONCE
+                )
+                for letter_id, fields in entries:
+                    yield shard, letter_id, read_letter(fields[b"e"])
+                behind = b"(" + (entries or newest)[-1][0]
+
+    def letters_left(self) -> int:
+        """How many dead letters there are now."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.xlen(keys.dead_letters(shard))
+            return sum(pipe.execute())
 
     def sids(self) -> Iterator[str]:
         """Every conference that is kept."""

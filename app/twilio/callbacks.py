@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -46,6 +46,28 @@ def read(callback: Callback) -> Event:
 def read_filed(callback: Callback, conference_sid: str) -> Event:
     """The event of a callback from this conference's log. Raises `Unusable`."""
     return replace(read(callback), conference_sid=conference_sid)
+
+
+class Glance(NamedTuple):
+    """As much of a callback as is plain to see."""
+
+    account_sid: str
+    conference_sid: str
+    event_id: str
+    """Of the event that it would be."""
+
+
+def glance(callback: Callback) -> Glance | None:
+    """What a callback is about that nobody can or dares to read. None: that is not plain to see."""
+    if callback.media != "form":
+        return None
+    try:
+        pairs = form_fields(callback.body)
+    except Malformed:
+        return None
+    told = {name: _text(value) for name, value in pairs}
+    sid, account = told.get(b"ConferenceSid") or callback.conference_sid or "", told.get(b"AccountSid", "")
+    return Glance(account, sid, _identity(pairs)) if is_sid("CF", sid) else None
 
 
 def parameters(callback: Callback) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from app.store.inbox import Inbox
 from app.store.promises import Promises
 from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
+from app.store.spool import Spool
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
 from app.web import api, dashboard, failures, health, insights, openapi, rest, sign_in, stream
@@ -26,10 +27,16 @@ from app.web.control import Control
 from app.web.fanout import Fanout
 from app.web.intake import Intake
 from app.web.refusals import Refusals
+from app.web.upkeep import Upkeep
 from app.web.webhook import LARGEST_BODY, PATH, Webhook
 
 FANOUT = "offhook.fanout"
 """Under what name the application keeps what feeds its streams, for the web server to end them."""
+
+WEBHOOK = "offhook.webhook"
+"""And what takes callbacks in, for the web server to say when there are too many."""
+UPKEEP = "offhook.upkeep"
+"""And what is to be done beside answering."""
 
 log = structlog.get_logger("offhook.web")
 
@@ -55,6 +62,7 @@ def create_app(
     list_status: Status | None = None,
     url_hosts: frozenset[str] | None = None,
     prepare: Callable[[], None] = lambda: None,
+    spool: Spool | None = None,
 ) -> Flask:
     """The WSGI application.
 
@@ -64,7 +72,8 @@ def create_app(
     None to believe each request. `twilio` is where control requests go. A Twilio-shaped list that is asked for no
     status shows those with `list_status`, None: all. `url_hosts` are those that control requests may name, None: any.
     `prepare` makes sure that callbacks are stored where they will be looked for; it raises redis.RedisError or
-    `WrongLayout` where it cannot.
+    `WrongLayout` where it cannot. `spool` is where callbacks go that Redis cannot take; it is emptied by what
+    `extensions[UPKEEP]` does, which somebody has to run.
     """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
@@ -74,7 +83,8 @@ def create_app(
     refusals = Refusals(inbox.redis)
     sessions = Sessions(snapshots.redis)
     access = Access(keys, parents, api_keys, sessions, partial(refusals.note, "sign-in"))
-    intake = Intake(inbox, nudge, prepare)
+    intake = Intake(inbox, nudge, prepare, spool)
+    app.extensions[UPKEEP] = Upkeep(intake, refusals)
     control = Control(
         snapshots=snapshots,
         promises=Promises(inbox.redis),
@@ -91,9 +101,10 @@ def create_app(
     app.register_blueprint(stream.create(snapshots=snapshots, feed=feed, fanout=fanout, access=access))
     app.register_blueprint(sign_in.create(access=access, sessions=sessions, refusals=refusals))
     app.register_blueprint(dashboard.create(access=access))
-    app.register_blueprint(health.create(inbox=inbox))
+    app.register_blueprint(health.create(inbox=inbox, spool=spool))
     app.register_blueprint(openapi.create())
     webhook = Webhook(intake=intake, keys=keys, public_url=public_url, refusals=refusals)
+    app.extensions[WEBHOOK] = webhook
     app.wsgi_app = webhook.ahead_of(app.wsgi_app)  # type: ignore[assignment, method-assign]  # as Flask has it wrapped
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(RedisError, _away)

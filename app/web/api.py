@@ -93,7 +93,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
                 "folded": counters["folded"],
                 "noted": counters["noted"],
                 "repeated": counters["repeated"],
-                "dead_letters": counters["dead"],
+                "dead_letters": snapshots.letters_left(),
                 "waiting": sum(shard.waiting for shard in backlog),
                 "oldest_waiting_seconds": lag(backlog, time.time()),
                 "refused": refusals.totals(),
@@ -168,8 +168,18 @@ def _buried(letter: DeadLetter) -> dict[str, Any]:
         said = parameters(letter.callback)
     except Unusable:
         said = letter.callback.body.decode("utf-8", "replace")
-    return {"reason": letter.reason, "received_at": _time(letter.callback), "parameters": said}
+    return {
+        "reason": letter.reason,
+        "received_at": _time(letter.callback),
+        "set_aside_at": _moment(letter.set_aside_at),
+        "set_aside_by": letter.by,
+        "parameters": said,
+    }
 
 
 def _time(callback: Callback) -> datetime:
-    return datetime.fromtimestamp(callback.received_at / 1000, UTC)
+    return _moment(callback.received_at)
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

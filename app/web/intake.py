@@ -2,18 +2,24 @@
 
 While one request waits for Redis, others come. They queue up here, and the first of them sends all of theirs together
 as soon as the answer is in; or the last of them does, once there are enough. One that comes alone is sent at once.
+
+What Redis cannot take is written to the spool, if there is one, and sent once it can.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import structlog
 from redis import RedisError
 
+from app import failpoints
 from app.events import Callback
-from app.store.inbox import Inbox
+from app.store.connect import WrongLayout
+from app.store.inbox import Full, Inbox, Posted
+from app.store.spool import Spool, Spooled
 
 AT_ONCE = 2
 """Round trips under way at the same time, at most: one is on its way while Redis writes the other to disk."""
@@ -21,6 +27,10 @@ WORTH_ANOTHER = 8
 """Callbacks that must be waiting for a second one to begin: smaller loads would cost more than the waiting does."""
 LARGEST_LOAD = 200
 """Callbacks that are left to one of those that have waited: few enough to be answered in time."""
+SLOW = 0.25
+"""Seconds. A failure that took longer has kept others waiting, as a Redis does that hangs or cannot be reached."""
+LEFT_ALONE = 0.5
+"""Seconds for which Redis is not asked again after such a failure."""
 
 log = structlog.get_logger("offhook.intake")
 
@@ -32,11 +42,12 @@ class Interrupted(RedisError):
 class Letter:
     """A callback on its way, and the request that waits for it."""
 
-    __slots__ = ("callback", "failure", "load", "shard", "turn")
+    __slots__ = ("callback", "failure", "home", "load", "speech", "turn")
 
-    def __init__(self, shard: int, callback: Callback) -> None:
-        self.shard = shard
+    def __init__(self, home: str, callback: Callback, speech: bool) -> None:
+        self.home = home
         self.callback = callback
+        self.speech = speech
         self.load: list[Letter] = []
         """What it is on this request to send, for others too."""
         self.failure: Exception | None = Interrupted("not sent")
@@ -48,21 +59,27 @@ class Letter:
 class Intake:
     """The inboxes, and whom to wake when something has come. Safe among threads and greenlets."""
 
-    def __init__(self, inbox: Inbox, nudge: Callable[[], None], prepare: Callable[[], None]) -> None:
+    def __init__(
+        self, inbox: Inbox, nudge: Callable[[], None], prepare: Callable[[], None], spool: Spool | None = None
+    ) -> None:
         self.inbox = inbox
         self.nudge = nudge
         self.prepare = prepare
+        self.spool = spool
+        self._away: Exception | None = None
+        """Why Redis was not reached the last time."""
+        self._left_alone_until = 0.0
         self._queue: list[Letter] = []
         self._under_way = 0
         self._guard = threading.Lock()
 
-    def store(self, home: str, callback: Callback) -> None:
+    def store(self, home: str, callback: Callback, *, speech: bool = False) -> None:
         """Write it down on the shard of the sid `home`; it is safe once this returns.
 
-        Raises redis.RedisError or `WrongLayout` when it is not known to be stored.
+        Raises redis.RedisError or `WrongLayout` when it is not known to be stored: `Full` when too much waits already,
+        which speech is told first.
         """
-        self.prepare()
-        letter = Letter(self.inbox.shard_of(home), callback)
+        letter = Letter(home, callback, speech)
         with self._guard:
             self._queue.append(letter)
             if self._under_way == 0 or (self._under_way < AT_ONCE and len(self._queue) >= WORTH_ANOTHER):
@@ -110,14 +127,67 @@ class Intake:
 
     def _sent(self, load: list[Letter]) -> bool:
         """Store them. Whether a wake-up is due."""
-        outcomes = self.inbox.append_all([(letter.shard, letter.callback) for letter in load])
-        for letter in load:
-            outcome = outcomes[letter.shard]
-            letter.failure = outcome if isinstance(outcome, RedisError) else None
-        return any(outcome is True for outcome in outcomes.values())
+        outcomes = self._stored([Posted(self.inbox.shard_of(each.home), each.callback, each.speech) for each in load])
+        due = False
+        for letter, outcome in zip(load, outcomes, strict=True):
+            letter.failure = outcome if isinstance(outcome, Exception) else None
+            due = due or outcome is True
+        if self.spool is not None:
+            # speech that Redis has no room for would only be in the way of what the spool is for
+            self._spooled([each for each in load if each.failure and not (each.speech and _full(each.failure))])
+        return due
+
+    def _stored(self, mail: Sequence[Posted]) -> Sequence[bool | Exception]:
+        """Of each whether a wake-up is due, or what failed. A Redis that does not answer is left alone for a while."""
+        began = time.monotonic()
+        if self._away is not None and began < self._left_alone_until:
+            return [self._away] * len(mail)
+        try:
+            failpoints.reach("before_append")
+            self.prepare()
+            outcomes = self.inbox.append_all(mail)
+            failpoints.reach("after_append")
+        except (RedisError, WrongLayout) as error:
+            if time.monotonic() - began > SLOW:
+                self._away, self._left_alone_until = error, time.monotonic() + LEFT_ALONE
+            return [error] * len(mail)
+        return outcomes
+
+    def _spooled(self, letters: Sequence[Letter]) -> None:
+        """Write these to the spool instead, as far as that is possible."""
+        if not letters or self.spool is None:
+            return
+        try:
+            failpoints.reach("before_spool")
+            taken = self.spool.write([Spooled(each.home, each.callback, each.speech) for each in letters])
+            failpoints.reach("after_spool")
+        except OSError as error:
+            log.error("not spooled", error=error.strerror or type(error).__name__)
+            return
+        for letter, is_taken in zip(letters, taken, strict=True):
+            if is_taken:
+                letter.failure = None
+
+    def empty_spool(self) -> None:
+        """Send what is in the spool, as far as Redis takes it. Raises redis.RedisError, `WrongLayout` or OSError."""
+        if self.spool is None or not self.spool.waiting():
+            return
+        self.prepare()
+        if self.spool.empty(self._sent_again):
+            self._wake()
+
+    def _sent_again(self, mail: Sequence[Spooled]) -> None:
+        outcomes = self.inbox.append_all([Posted(self.inbox.shard_of(each.home), each.callback) for each in mail])
+        for outcome in outcomes:
+            if isinstance(outcome, RedisError):
+                raise outcome
 
     def _wake(self) -> None:
         try:
             self.nudge()
         except RedisError as error:
             log.warning("nobody woken; the sweep will find it", error=type(error).__name__)
+
+
+def _full(failure: Exception) -> bool:
+    return isinstance(failure, Full)

@@ -12,7 +12,7 @@ from redis import Redis, RedisError
 from app.store import keys
 
 AT_MOST_EVERY = 1.0
-"""Seconds between two log lines, and between two writes of the counts, of one process."""
+"""Seconds between two log lines of one process."""
 
 log = structlog.get_logger("offhook.webhook")
 
@@ -23,23 +23,29 @@ class Refusals:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.unwritten: Counter[str] = Counter()
-        self.written_at = 0.0
+        self.unsaid: Counter[str] = Counter()
+        self.said_at = -AT_MOST_EVERY
 
     def note(self, reason: str, **particulars: str) -> None:
         """Count one. `particulars` go into the log as they are: nothing secret, nothing of a person."""
         self.unwritten[reason] += 1
-        if time.monotonic() - self.written_at > AT_MOST_EVERY:
-            log.warning("refused", reason=reason, refused=dict(self.unwritten), **particulars)
-            self._write()
+        self.unsaid[reason] += 1
+        now = time.monotonic()
+        if now - self.said_at > AT_MOST_EVERY:
+            log.warning("refused", reason=reason, refused=dict(self.unsaid), **particulars)
+            self.unsaid.clear()
+            self.said_at = now
 
     def totals(self) -> dict[str, int]:
         """How many were refused, by reason, by all web processes; others may hold back a few. Raises RedisError."""
-        self._write()
+        self.write()
         counts: Any = self.redis.hgetall(keys.REFUSED)
         return {reason.decode(): int(count) for reason, count in counts.items()}
 
-    def _write(self) -> None:
-        self.written_at = time.monotonic()
+    def write(self) -> None:
+        """Add what this process has counted to what all have. Where Redis is away it is kept for the next time."""
+        if not self.unwritten:
+            return
         counts, self.unwritten = self.unwritten, Counter()
         try:
             with self.redis.pipeline(transaction=False) as pipe:

@@ -19,8 +19,10 @@ from werkzeug.wsgi import get_input_stream
 
 from app.events import Callback, Media
 from app.store.connect import WrongLayout
+from app.store.inbox import Full
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
+from app.web.admission import Admission
 from app.web.answers import failure, guarded, target, with_headers
 from app.web.intake import Intake
 from app.web.refusals import Refusals
@@ -33,6 +35,8 @@ ADDRESSES = (PATH, f"{PATH}/")
 LARGEST_BODY = 64 * 1024
 """Bytes. Twilio's status callbacks are well under 2 KiB."""
 LONGEST_TOKEN = 128
+SPEECH = (b"participant-speech-start", b"participant-speech-stop")
+"""Most of what Twilio sends where it is subscribed to, and the least of what is missed."""
 MEDIA: Mapping[str, Media] = {"application/x-www-form-urlencoded": "form", "application/json": "json"}
 
 log = structlog.get_logger("offhook.webhook")
@@ -53,6 +57,8 @@ class Webhook:
         self.every_key = tuple({key.name: key for account in keys.values() for key in account}.values())
         self.public_url = public_url
         self.refusals = refusals
+        self.admission: Admission | None = None
+        """Whom to ask whether this process keeps up. The web server hands it over."""
 
     def ahead_of(self, others: WSGIApplication) -> WSGIApplication:
         """An application that answers the webhook's address itself, and has the others answer for all else."""
@@ -96,6 +102,9 @@ class Webhook:
         except Exception:  # each server has errors of its own for a body that is cut off, or not chunked as it says
             self.refusals.note("malformed")
             return failure(400, "The body is cut off, or its chunks are malformed.")
+        if self.admission is not None and self.admission.refuses(body):
+            self.refusals.note("too many at once")
+            return failure(503, "Not stored: more callbacks come than can be taken in.")
         media = MEDIA.get(environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()) if posted else "form"
         if media is None:
             self.refusals.note("media type")
@@ -124,7 +133,7 @@ class Webhook:
             token=environ.get("HTTP_I_TWILIO_IDEMPOTENCY_TOKEN", "")[:LONGEST_TOKEN],
             query=query.decode("latin-1") if posted else "",
         )
-        return self._stored(_home(first, account), callback)
+        return self._stored(_home(first, account), callback, first.get(b"StatusCallbackEvent") in SPEECH)
 
     def _bases(self, environ: WSGIEnvironment) -> list[str]:
         """What Twilio was given. Unless that is configured, any proxy may have taken the TLS off: both are tried."""
@@ -133,13 +142,15 @@ class Webhook:
         host = environ.get("HTTP_HOST", "")
         return [f"https://{host}", f"http://{host}"]
 
-    def _stored(self, home: str, callback: Callback) -> Response | None:
-        """2xx means stored: nothing answers 204 before Redis has."""
+    def _stored(self, home: str, callback: Callback, speech: bool) -> Response | None:
+        """2xx means stored: nothing answers 204 before Redis has, or the spool."""
         try:
-            self.intake.store(home, callback)
+            self.intake.store(home, callback, speech=speech)
+        except Full:
+            self.refusals.note("speech, for want of room" if speech else "no room")
+            return failure(503, "Not stored: too many callbacks are waiting to be folded.")
         except (RedisError, WrongLayout) as error:
-            log.error("not stored", error=type(error).__name__)
-            self.refusals.note("not stored")
+            self.refusals.note("not stored", error=type(error).__name__)
             return failure(503, "Not stored: Redis does not answer, or cannot.")
         return None
 

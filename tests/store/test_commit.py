@@ -52,7 +52,7 @@ def whole_work(before: Conference | None = None) -> Commit:
     return Commit(
         changes=[change],
         call_notes=[SeenIn(ANNA, ROOM), Said(BEN, event_id(2), RINGING)],
-        dead_letters=[DeadLetter(GARBLED, "names neither a conference nor a call")],
+        dead_letters=[DeadLetter("names neither a conference nor a call", GARBLED)],
         folded=1,
         noted=1,
         repeated=3,
@@ -93,7 +93,7 @@ def test_a_commit_writes_all_that_a_batch_does(redis: Redis, inbox: Inbox, snaps
     assert [(entry.event_id, entry.callback) for entry in snapshots.log(ROOM)] == [(event_id(1), JOINED)]
     assert [json.loads(header)["sid"] for header in snapshots.page(Question(), None, 5)[0]] == [ROOM]
     assert snapshots.counters() == {"folded": 1, "noted": 1, "repeated": 3, "dead": 1}
-    assert snapshots.dead_letters(5) == [DeadLetter(GARBLED, "names neither a conference nor a call")]
+    assert snapshots.dead_letters(5) == [DeadLetter("names neither a conference nor a call", GARBLED)]
     notes = snapshots.calls([ANNA, BEN])
     assert notes[ANNA].conferences == {ROOM}
     assert notes[BEN].callbacks == {event_id(2): RINGING}
@@ -364,7 +364,7 @@ def test_a_call_is_forgotten_in_the_end_but_not_while_it_is_spoken_of(
 
 def test_every_dead_letter_is_kept_and_the_newest_are_shown_first(inbox: Inbox, snapshots: Snapshots) -> None:
     mail(inbox, 1)
-    letters = [DeadLetter(callback({"Number": str(n)}, received_at=n), "garbled") for n in range(2_000)]
+    letters = [DeadLetter("garbled", callback({"Number": str(n)}, received_at=n)) for n in range(2_000)]
     committed(snapshots, claimed(inbox, SHARD), 1, Commit(dead_letters=letters))
     assert [letter.callback.received_at for letter in snapshots.dead_letters(3)] == [1999, 1998, 1997]
     assert len(snapshots.dead_letters(5_000)) == snapshots.counters()["dead"] == 2_000
@@ -373,7 +373,7 @@ def test_every_dead_letter_is_kept_and_the_newest_are_shown_first(inbox: Inbox, 
 def test_dead_letters_of_all_shards_are_shown_newest_first(inbox: Inbox, snapshots: Snapshots) -> None:
     for shard, received in ((0, 30), (1, 10), (2, 20)):
         inbox.append(shard, GARBLED)
-        letter = DeadLetter(callback({"Hello": "there"}, received_at=received), "garbled")
+        letter = DeadLetter("garbled", callback({"Hello": "there"}, received_at=received))
         committed(snapshots, claimed(inbox, shard), 1, Commit(dead_letters=[letter]))
     assert [letter.callback.received_at for letter in snapshots.dead_letters(2)] == [30, 20]
 

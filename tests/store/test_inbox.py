@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,8 +15,21 @@ from redis import Redis, RedisError
 
 from app.events import Callback
 from app.store import keys
-from app.store.commits import Commit
-from app.store.inbox import LEASE_LASTS, ONLY_NEW, WAKE_UP_LASTS, Batch, Inbox, Link, Mail
+from app.store.commits import Commit, DeadLetter
+from app.store.inbox import (
+    ANNOUNCED,
+    LEASE_LASTS,
+    ONLY_NEW,
+    TOGETHER,
+    WAKE_UP_LASTS,
+    Batch,
+    Full,
+    Inbox,
+    Link,
+    Mail,
+    Posted,
+    Unread,
+)
 from app.store.snapshots import Snapshots
 from tests.cast import ANNA, BEN, ROOM, callback, progress, said
 from tests.claims import claim, committed
@@ -230,7 +244,7 @@ def test_no_token_is_given_twice_and_none_can_be_guessed(redis: Redis, inbox: In
     for _ in range(20):
         batch = claimed(inbox, 0)
         tokens.add(batch.token)
-        redis.delete(keys.lease(0))
+        redis.delete(keys.lease(0), keys.trial(0))
     assert len(tokens) == 20
     assert all(len(bytes.fromhex(token)) >= 16 for token in tokens)
 
@@ -262,7 +276,7 @@ def test_shards_are_claimed_together_and_those_that_others_have_are_named(inbox:
         inbox.append(shard, MUTED)
     claimed(inbox, 1)
     round_trips.clear()
-    batches, held = inbox.claim(range(SHARDS), 10)
+    batches, held, _ = inbox.claim(range(SHARDS), 10, version=1)
     assert ([batch.shard for batch in batches], held) == ([0, 3], [1])
     assert len({batch.token for batch in batches}) == 2
     assert len(round_trips) == 1
@@ -293,6 +307,181 @@ def test_the_epoch_stays_until_the_data_is_flushed(redis: Redis, inbox: Inbox) -
     assert epochs[0]
     assert epochs[0] == epochs[1]
     assert epochs[1] != epochs[2]
+
+
+# Room.
+
+
+def told(number: int, *, speech: bool = False) -> Posted:
+    return Posted(0, callback({"Number": str(number)}, received_at=number), speech)
+
+
+def waiting(inbox: Inbox) -> list[str]:
+    """What waits in the first shard, by its number."""
+    return [entry.callback.body.decode() for entry in claimed(inbox, 0).entries if isinstance(entry, Mail)]
+
+
+def refused(outcomes: Sequence[bool | RedisError]) -> list[bool]:
+    return [isinstance(outcome, Full) for outcome in outcomes]
+
+
+def test_speech_has_half_of_the_room_and_everything_else_all_of_it(redis: Redis) -> None:
+    inbox = Inbox(redis, SHARDS, room=6 * SHARDS)
+    assert refused(inbox.append_all([told(n, speech=True) for n in range(3)])) == [False] * 3
+    mixed = [told(3, speech=True), told(4), told(5, speech=True), told(6), told(7)]
+    assert refused(inbox.append_all(mixed)) == [True, False, True, False, False]
+    assert refused(inbox.append_all([told(8)])) == [True]
+    with pytest.raises(Full):
+        inbox.append(0, MUTED)
+    assert waiting(inbox) == [f"Number={n}" for n in (0, 1, 2, 4, 6, 7)]
+
+
+def test_a_full_shard_leaves_the_others_their_room(redis: Redis) -> None:
+    inbox = Inbox(redis, SHARDS, room=SHARDS)
+    outcomes = inbox.append_all([told(1), told(2)._replace(shard=1)])
+    assert outcomes == [True, True]
+    assert refused(inbox.append_all([told(3), told(4)._replace(shard=2)])) == [True, False]
+
+
+def test_there_is_room_again_once_something_is_folded(redis: Redis, snapshots: Snapshots) -> None:
+    inbox = Inbox(redis, SHARDS, room=2 * SHARDS)
+    assert refused(inbox.append_all([told(1), told(2)])) == [False, False]
+    assert refused(inbox.append_all([told(3)])) == [True]
+    committed(snapshots, claimed(inbox, 0), 1, Commit())
+    assert refused(inbox.append_all([told(3)])) == [False]
+
+
+def test_with_no_room_somebody_is_woken_all_the_same(redis: Redis) -> None:
+    inbox = Inbox(redis, SHARDS, room=SHARDS)
+    inbox.append_all([told(1)])
+    redis.delete(keys.woken(0))
+    inbox.append_all([told(2)])
+    assert redis.exists(keys.woken(0))
+
+
+def test_what_a_drain_sends_on_is_never_refused(redis: Redis) -> None:
+    inbox = Inbox(redis, SHARDS, room=SHARDS)
+    inbox.append_all([told(1)])
+    inbox.forward([(0, Mail(MUTED))])
+    assert inbox.backlog()[0].waiting == 2
+
+
+# Mail that may have killed who began it.
+
+
+def begun(redis: Redis, inbox: Inbox, times: int) -> None:
+    """Claim the first shard so often, and die each time."""
+    for _ in range(times):
+        assert inbox.claim([0], 500, version=1).batches
+        redis.delete(keys.lease(0))
+
+
+def begun_alone(redis: Redis, inbox: Inbox) -> Batch | None:
+    batch = inbox.claim_alone(0, version=1)
+    redis.delete(keys.lease(0))
+    return batch
+
+
+def test_what_was_begun_and_never_committed_is_read_one_by_one(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots
+) -> None:
+    for each in numbered(3):
+        inbox.append(0, each)
+    assert begun_alone(redis, inbox) is None, "there is no reason to"
+    begun(redis, inbox, TOGETHER)
+    inbox.append(0, MUTED)
+    assert inbox.claim([0], 500, version=1) == ([], [], [0])
+    for times in range(4):
+        batch = begun_alone(redis, inbox)
+        assert batch is not None
+        assert (batch.entries, batch.begun) == ([Mail(numbered(3)[0])], times)
+    for each in numbered(3):
+        batch = inbox.claim_alone(0, version=1)
+        assert batch is not None
+        assert batch.entries == [Mail(each)]
+        committed(snapshots, batch, 1, Commit())
+    assert inbox.claim_alone(0, version=1) is None
+    assert claimed(inbox, 0).entries == [Mail(MUTED)], "what came later is not under suspicion"
+
+
+def test_each_of_a_suspect_batch_has_its_own_count(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    for each in numbered(2):
+        inbox.append(0, each)
+    begun(redis, inbox, TOGETHER)
+    begun_alone(redis, inbox)
+    first = inbox.claim_alone(0, version=1)
+    assert first is not None
+    committed(snapshots, first, 1, Commit())
+    second = inbox.claim_alone(0, version=1)
+    assert second is not None
+    assert (first.begun, second.begun) == (1, 0)
+
+
+def test_a_batch_that_is_begun_again_is_the_same_one(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    inbox.append(0, MUTED)
+    begun(redis, inbox, 1)
+    inbox.append(0, MUTED)
+    batch = claimed(inbox, 0)
+    assert len(batch.entries) == 1
+    committed(snapshots, batch, 1, Commit())
+    assert len(claimed(inbox, 0).entries) == 1
+    assert redis.get(keys.trial(0)) == b"1 1 0", "a commit clears what went before it"
+
+
+# Workers of several versions.
+
+
+def test_older_workers_leave_the_shards_to_a_newer_one_while_it_lives(redis: Redis, inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    inbox.announce(7)
+    assert inbox.claim([0], 500, version=6) == ([], [0], [])
+    assert inbox.claim_alone(0, version=6) is None
+    inbox.announce(6)
+    assert inbox.claim([0], 500, version=6).held == [0], "the older one has not unsaid it"
+    assert 0 < int(redis.pttl(keys.newest(0))) <= ANNOUNCED
+    redis.delete(keys.newest(0))
+    inbox.announce(6)
+    assert len(inbox.claim([0], 500, version=6).batches) == 1
+
+
+def test_the_newer_one_sees_to_them(inbox: Inbox) -> None:
+    inbox.append(0, MUTED)
+    inbox.announce(6)
+    inbox.announce(7)
+    assert len(inbox.claim([0], 500, version=7).batches) == 1
+
+
+# Dead letters.
+
+
+def test_a_dead_letter_goes_back_into_its_inbox_once(redis: Redis, inbox: Inbox, snapshots: Snapshots) -> None:
+    inbox.append(0, MUTED)
+    letters = [DeadLetter("a reason", MUTED), DeadLetter("another", Callback(body=b"?", received_at=0, key=""))]
+    committed(snapshots, claimed(inbox, 0), 1, Commit(dead_letters=letters))
+    assert snapshots.letters_left() == 2
+    (shard, first, letter), (_, second, strange) = snapshots.letters()
+    assert (shard, letter, strange) == (0, *letters)
+    assert inbox.send_again(0, first, letter.callback)
+    assert not inbox.send_again(0, first, letter.callback)
+    assert inbox.send_again(0, second, strange.callback.body)
+    assert snapshots.letters_left() == 0
+    assert claimed(inbox, 0).entries == [Mail(MUTED), Unread(b"?")]
+
+
+def test_letters_are_read_to_their_end_and_those_that_come_meanwhile_are_left(
+    redis: Redis, inbox: Inbox, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.snapshots.LETTERS_AT_ONCE", 2)
+    for shard in (0, 2):
+        inbox.append(shard, MUTED)
+        some = [DeadLetter(f"{shard} {n}", MUTED) for n in range(5)]
+        committed(snapshots, claimed(inbox, shard), 1, Commit(dead_letters=some))
+    read = []
+    for shard, letter_id, letter in snapshots.letters():
+        read.append(letter.reason)
+        assert inbox.send_again(shard, letter_id, letter.callback)
+        redis.xadd(keys.dead_letters(shard), {"e": msgspec.msgpack.encode(letter)})
+    assert read == [f"{shard} {n}" for shard in (0, 2) for n in range(5)]
 
 
 # Waiting.

@@ -125,10 +125,9 @@ class Site:
         """What waits in the inboxes, by shard."""
         waiting = {}
         for shard in range(SHARDS):
-            batches, _ = self.inbox.claim([shard], 1000)
-            for batch in batches:
+            for batch in self.inbox.claim([shard], 1000, version=1).batches:
                 waiting[shard] = [entry.callback for entry in batch.entries if isinstance(entry, Mail)]
-            self.redis.delete(keys.lease(shard))
+            self.redis.delete(keys.lease(shard), keys.trial(shard))
         return waiting
 
     def fold(self) -> None:

@@ -425,7 +425,7 @@ def test_when_redis_is_away_twilio_is_told_that_nothing_is_stored(nowhere: Redis
         answer = Site(nowhere).send(JOIN, GENUINE)
     assert answer.status_code == 503
     assert "Redis" in answer.get_json()["message"]
-    assert any(line["event"] == "not stored" for line in lines)
+    assert any(line.get("reason") == "not stored" for line in lines)
 
 
 def test_when_redis_is_away_the_unsigned_is_still_refused(nowhere: Redis) -> None:

@@ -25,6 +25,7 @@ from app.store import feed, keys
 from app.store.inbox import Batch, Inbox, Link, Mail
 from app.store.logs import packed
 from app.store.snapshots import Question, Snapshots
+from app.twilio.callbacks import read
 from app.twilio.control import Record, encode_record
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, ROOM, at, callback, progress, said
 from tests.claims import claim
@@ -334,13 +335,15 @@ def test_a_fold_that_fails_costs_only_that_conferences_news(
         post(drain.inbox, *others[:4], BEN_JOINS, BEN_MUTES, *others[4:])
         empty(drain)
     assert all(CLEO in kept(snapshots, f"CF{n:032x}").participants for n in range(8))
-    assert kept(snapshots, ROOM) == before
+    assert written(kept(snapshots, ROOM)) == written(before)
+    assert set(kept(snapshots, ROOM).header.set_aside) == {read(BEN_JOINS).id, read(BEN_MUTES).id}
     letters = snapshots.dead_letters(10)
     assert {letter.callback for letter in letters} == {BEN_JOINS, BEN_MUTES}
     assert {letter.reason for letter in letters} == {"fold failed: ZeroDivisionError"}
     post(drain.inbox, *(letter.callback for letter in letters))
     empty(drain)
     assert written(kept(snapshots, ROOM)) == written(told_of(ROOM, [START, ANNA_JOINS, BEN_JOINS, BEN_MUTES]))
+    assert kept(snapshots, ROOM).header.set_aside == ()
 
 
 def test_a_redis_that_fails_while_a_log_is_read_costs_no_callback(
@@ -501,7 +504,7 @@ def test_a_drain_that_loses_its_lease_while_it_works_writes_nothing_and_the_next
         drain.drain([shard])
     after = everything(redis)
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {keys.epoch(shard)}
+    assert set(after) - set(before) == {keys.epoch(shard), keys.trial(shard)}
     assert redis.get(keys.lease(shard)) == b"another's"
     redis.delete(keys.lease(shard))
     empty(drain)

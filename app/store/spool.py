@@ -1,0 +1,257 @@
+"""Callbacks on this machine's disk while Redis cannot take them: the second line, and a bounded one.
+
+Each process appends to a file of its own, a frame for each callback, and has it on disk before anything is
+acknowledged. Any process of this folder empties the files of those that are dead, and its own. The fold minds neither
+order nor repeats, so nothing more is needed: what was sent and is sent again changes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+import structlog
+
+from app.events import Callback
+
+LIMIT = 256 * 1024 * 1024
+"""Bytes of all files together; speech may use half of them. A callback has some 0.7 KiB."""
+SENT_AT_ONCE = 200
+FRAME = struct.Struct(">II")
+"""Before each callback: how long it is, in bytes, and its CRC-32."""
+LONGEST_FRAME = 1024 * 1024
+"""Bytes. A callback has 64 KiB at most; a length beyond this is none."""
+FLEETING = ("tmpfs", "ramfs", "overlay", "aufs", "devtmpfs")
+"""Kinds of file systems that end with the machine or with a container."""
+
+log = structlog.get_logger("offhook.spool")
+
+
+class Spooled(msgspec.Struct, frozen=True, array_like=True):
+    """A callback, and the sid whose shard it belongs to."""
+
+    home: str
+    callback: Callback
+    speech: bool = False
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Spooled).decode
+
+
+class Segment:
+    """One file, locked by the process that has it."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        self.sent = 0
+        """Bytes that need not be sent again."""
+
+    def append(self, frames: bytes) -> None:
+        """Have these on disk. Raises OSError with nothing added."""
+        try:
+            written = 0
+            while written < len(frames):
+                written += os.write(self.descriptor, frames[written:])
+            os.fdatasync(self.descriptor)
+        except BaseException:
+            os.ftruncate(self.descriptor, self.size)
+            raise
+        self.size += len(frames)
+
+    def frames(self) -> Iterator[tuple[int, Spooled | None]]:
+        """What is still to be sent, each with where it ends; None for what cannot be read."""
+        at = self.sent
+        while at + FRAME.size <= self.size:
+            length, check = FRAME.unpack(os.pread(self.descriptor, FRAME.size, at))
+            if length > LONGEST_FRAME or at + FRAME.size + length > self.size:
+                break
+            raw = os.pread(self.descriptor, length, at + FRAME.size)
+            at += FRAME.size + length
+            yield at, _read(raw, check)
+        if at < self.size:  # mostly torn off: whoever was writing it died, and has acknowledged nothing of it
+            yield self.size, None
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self.descriptor)
+
+
+class Spool:
+    """The files of one folder. Safe among threads and greenlets."""
+
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        """`limit`: how many bytes all files may have together."""
+        self.folder = folder
+        self.limit = limit
+        self._open: Segment | None = None
+        self._emptying: list[Segment] = []
+        self._guard = threading.Lock()
+
+    def write(self, mail: Sequence[Spooled]) -> list[bool]:
+        """Have these on disk, as far as there is room. Of each whether it is. Raises OSError: then none is."""
+        with self._guard:
+            room = self.limit - self.bytes()
+            taken: list[bool] = []
+            frames = bytearray()
+            for each in mail:
+                frame = _frame(each)
+                least = self.limit // 2 if each.speech else 0
+                fits = room - len(frames) - len(frame) >= least
+                taken.append(fits)
+                if fits:
+                    frames += frame
+            if frames:
+                if self._open is None:
+                    self._open = self._new()
+                    log.error("Redis does not take callbacks: they are written to the spool", folder=str(self.folder))
+                try:
+                    self._open.append(bytes(frames))
+                except BaseException:  # what is at its end now is not known
+                    self._emptying.append(self._open)
+                    self._open = None
+                    raise
+        return taken
+
+    def bytes(self) -> int:
+        """How much is in the folder."""
+        total = 0
+        for path in self._files():
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    def has_room(self) -> bool:
+        """Whether something could be written now, as far as can be told without doing it."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            return False
+        return os.access(self.folder, os.W_OK) and self.bytes() < self.limit
+
+    def waiting(self) -> bool:
+        """Whether anything is in the folder."""
+        return next(self._files(), None) is not None
+
+    def empty(self, send: Callable[[Sequence[Spooled]], None]) -> int:
+        """Send what is there, and take away each file that is done with. How many callbacks were sent.
+
+        What `send` raises is raised; the next time goes on behind what was sent. Files of living processes are theirs.
+        """
+        with self._guard:
+            if self._open is not None:
+                self._emptying.append(self._open)
+                self._open = None
+            ours = {segment.path for segment in self._emptying}
+            self._emptying += filter(None, (_taken_over(path) for path in self._files() if path not in ours))
+            segments = list(self._emptying)
+        sent = 0
+        for segment in segments:
+            sent += self._empty(segment, send)
+            with self._guard:
+                self._emptying.remove(segment)
+        if sent:
+            log.info("spooled callbacks are sent", callbacks=sent)
+        return sent
+
+    def _empty(self, segment: Segment, send: Callable[[Sequence[Spooled]], None]) -> int:
+        sent, damaged = 0, 0
+        load: list[Spooled] = []
+        end = segment.sent
+        for end, each in segment.frames():
+            if each is None:
+                damaged += 1
+            else:
+                load.append(each)
+            if len(load) >= SENT_AT_ONCE:
+                send(load)
+                sent += len(load)
+                segment.sent, load = end, []
+        if load:
+            send(load)
+            segment.sent = end
+        if damaged:
+            kept = segment.path.with_suffix(".damaged")
+            segment.path.rename(kept)
+            log.error("part of a spool file cannot be read; the file is kept", file=str(kept), parts=damaged)
+        else:
+            segment.path.unlink()
+        segment.close()
+        return sent + len(load)
+
+    def _files(self) -> Iterator[Path]:
+        with suppress(FileNotFoundError):
+            yield from self.folder.glob("*.spool")
+
+    def _new(self) -> Segment:
+        """A file of this process. It has its lock before others can find it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.spool"
+        unnamed = path.with_suffix(".new")
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        unnamed.rename(path)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return Segment(path, descriptor)
+
+
+def lasts(folder: Path) -> bool:
+    """Whether what is written there outlives this machine's, or container's, end, as far as its file system tells."""
+    if sys.platform != "linux":
+        return True
+    there = folder
+    while not there.exists():
+        there = there.parent
+    device = there.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, kind = line.partition(" - ")
+        if fields.split()[2] == number:
+            return kind.split()[0] not in FLEETING
+    return True
+
+
+def _taken_over(path: Path) -> Segment | None:
+    """A file whose process is dead. None: it lives, or another has taken it over."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if os.fstat(descriptor).st_nlink == 0:  # emptied between the two
+        os.close(descriptor)
+        return None
+    return Segment(path, descriptor)
+
+
+def _frame(each: Spooled) -> bytes:
+    raw = _encode(each)
+    return FRAME.pack(len(raw), crc32(raw)) + raw
+
+
+def _read(raw: bytes, check: int) -> Spooled | None:
+    if crc32(raw) != check:
+        return None
+    try:
+        return _decode(raw)
+    except msgspec.DecodeError:
+        return None

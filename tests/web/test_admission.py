@@ -1,0 +1,125 @@
+"""Who cannot keep up turns callbacks away: speech first, the rest only where nobody takes speech, no burst at all."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from app.web import admission
+from app.web.admission import BURST, GRACE, KEPT_UP, TOO_LATE, Admission, waiting
+from tests.cast import ANNA, said
+from tests.web.conftest import OURS, PATH, Site, signature
+
+SPEECH = b"...&StatusCallbackEvent=participant-speech-start&..."
+LEAVE = b"...&StatusCallbackEvent=participant-leave&..."
+Clock = list[float]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    now = [1000.0]
+    monkeypatch.setattr(admission.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def process(clock: Clock) -> Callable[[], Admission]:
+    """Makes one of several web processes."""
+    shared = bytearray(8)
+    return lambda: Admission(shared)
+
+
+def turns(process: Admission, clock: Clock, length: float, seconds: float) -> None:
+    """Let this go on for so long, each turn as long as that."""
+    for _ in range(round(seconds / length)):
+        process.begin_turn()
+        clock[0] += length
+        process.end_turn()
+
+
+def test_who_keeps_up_turns_nothing_away(process: Callable[[], Admission], clock: Clock) -> None:
+    one = process()
+    turns(one, clock, KEPT_UP * 0.9, 5)
+    assert one.calm
+    assert not one.refuses(SPEECH)
+
+
+def test_a_burst_is_taken_whole(process: Callable[[], Admission], clock: Clock) -> None:
+    one = process()
+    turns(one, clock, 0.01, 1)
+    turns(one, clock, BURST * 0.9, BURST * 0.9)
+    assert not one.refuses(SPEECH)
+    turns(one, clock, 0.01, 0.1)
+    turns(one, clock, BURST * 0.9, BURST * 0.9)
+    assert not one.refuses(LEAVE)
+
+
+def test_who_stays_behind_turns_speech_away_and_then_the_rest(process: Callable[[], Admission], clock: Clock) -> None:
+    one = process()
+    turns(one, clock, 0.2, BURST + 0.1)
+    assert one.refuses(SPEECH)
+    assert not one.refuses(LEAVE), "the others do not know of it yet"
+    turns(one, clock, 0.2, GRACE + 0.1)
+    assert one.refuses(SPEECH)
+    assert one.refuses(LEAVE)
+
+
+def test_who_is_behind_by_little_turns_only_speech_away(process: Callable[[], Admission], clock: Clock) -> None:
+    one = process()
+    turns(one, clock, (KEPT_UP + TOO_LATE) / 2, 3)
+    assert one.refuses(SPEECH)
+    assert not one.refuses(LEAVE)
+
+
+def test_nobody_takes_speech_while_anybody_turns_more_away(process: Callable[[], Admission], clock: Clock) -> None:
+    one, other = process(), process()
+    turns(one, clock, 0.2, 2)
+    turns(other, clock, 0.01, 0.1)
+    assert not other.refuses(SPEECH)
+    assert one.refuses(LEAVE)
+    assert other.refuses(SPEECH)
+    assert not other.refuses(LEAVE)
+
+
+def test_once_it_keeps_up_again_everything_is_taken(process: Callable[[], Admission], clock: Clock) -> None:
+    one = process()
+    turns(one, clock, 0.2, 2)
+    assert one.refuses(LEAVE)
+    turns(one, clock, 0.01, 1)
+    assert one.calm
+    assert not one.refuses(SPEECH)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_connections_that_wait_to_be_accepted_are_being_behind(process: Callable[[], Admission], clock: Clock) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=400) as listener:
+        connections = [
+            socket.create_connection(listener.getsockname()) for _ in range(int(TOO_LATE / admission.FOR_ONE) + 50)
+        ]
+        assert waiting(listener) == len(connections)
+        one = process()
+        one.listeners = [listener]
+        turns(one, clock, 0.02, 2)
+        assert one.refuses(LEAVE)
+        for connection in connections:
+            listener.accept()[0].close()
+            connection.close()
+        assert waiting(listener) == 0
+        turns(one, clock, 0.02, 1)
+        assert one.calm
+
+
+def test_what_is_turned_away_is_told_so_counted_and_not_stored(site: Site, clock: Clock) -> None:
+    webhook = site.app.extensions["offhook.webhook"]
+    webhook.admission = Admission(bytearray(8))
+    clock[0] += BURST + 0.1
+    spoken = said("participant-speech-start", ANNA, number=3, second=2)
+    answer = site.send(spoken, signature(OURS + PATH, spoken))
+    assert answer.status_code == 503
+    assert answer.get_json()["message"] == "Not stored: more callbacks come than can be taken in."
+    site.tell(said("participant-join", ANNA, number=2, second=1))
+    assert site.told("/api/stats")["callbacks"]["refused"] == {"too many at once": 1}
+    assert [len(mail) for mail in site.stored().values()] == [1]
