@@ -319,6 +319,10 @@ class Inbox:
         each = (([keys.newest(shard)], [version, ANNOUNCED]) for shard in range(self.shards))
         scripts.run(self.redis, self._announce, each)
 
+    def attended(self) -> bool:
+        """Whether a worker has said of late that it is alive. Raises redis.RedisError."""
+        return bool(self.redis.exists(keys.newest(0)))
+
     def renew(self, batches: Iterable[Batch]) -> None:
         """Have leases last their whole length again. If one is lost, that is for the commit to find out."""
         each = (([keys.lease(batch.shard)], [batch.token, LEASE_LASTS]) for batch in batches)

@@ -20,25 +20,25 @@ def create(*, inbox: Inbox, spool: Spool | None) -> Blueprint:
 
     @health.get("/readyz")
     def readyz() -> Response:
-        spooled = spool.bytes() if spool else 0
         examined = examine(inbox.redis, inbox.mode)
-        if examined.wrong or (examined.failure and not (spool and spool.has_room())):
+        answer = {
+            "append_only_file": examined.found.append_only_file,
+            "durability": {
+                "mode": inbox.mode,
+                "fsync": examined.found.fsync,
+                "eviction": examined.found.eviction,
+                "replicas": examined.found.replicas,
+            },
+            "spooled_bytes": spool.bytes() if spool else 0,
+        }
+        if examined.failure is not None and spool is not None and spool.has_room():
+            reasons = ["Callbacks are written to the spool.", *examined.sentences]
+        elif examined.sentences:
             return failure(503, " ".join(examined.sentences))
-        if examined.failure:
-            redis = type(examined.failure).__name__
-            return json_value({"status": "degraded", "redis": redis, "spooled_bytes": spooled})
-        return json_value(
-            {
-                "status": "degraded" if spooled else "ready",
-                "append_only_file": examined.found.append_only_file,
-                "durability": {
-                    "mode": inbox.mode,
-                    "fsync": examined.found.fsync,
-                    "eviction": examined.found.eviction,
-                    "replicas": examined.found.replicas,
-                },
-                "spooled_bytes": spooled,
-            }
-        )
+        else:
+            reasons = ["Spooled callbacks are being sent."] if answer["spooled_bytes"] else []
+            if not inbox.attended():
+                reasons.append("No worker has been alive for a while: what is stored is not folded.")
+        return json_value({"status": "degraded" if reasons else "ready", "reasons": reasons, **answer})
 
     return health

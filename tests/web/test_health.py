@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from app import wsgi
 from app.store.durability import inspect
+from app.store.inbox import Inbox
 from config.settings import from_env
 from tests.cast import ACCOUNT, ANNA, said
 from tests.servers import Server
@@ -97,8 +98,10 @@ def test_readyz_says_what_is_wrong_until_it_is_mended(
 
 def test_readyz_tells_what_it_found(serve: Serve) -> None:
     server = serve(appendfsync="everysec", maxmemory_policy="allkeys-lru", appendonly="no")
+    Inbox(server.client(), 16).announce(1)
     assert Web(server, "memory").readyz().get_json() == {
         "status": "ready",
+        "reasons": [],
         "append_only_file": False,
         "durability": {"mode": "memory", "fsync": "everysec", "eviction": "allkeys-lru", "replicas": 0},
         "spooled_bytes": 0,
@@ -107,9 +110,11 @@ def test_readyz_tells_what_it_found(serve: Serve) -> None:
 
 def test_readyz_has_null_for_what_redis_does_not_say(serve: Serve) -> None:
     server = serve()
+    Inbox(server.client(), 16).announce(1)
     server.client().execute_command("ACL", "SETUSER", "default", "-config", "-info")
     assert Web(server, "always").readyz().get_json() == {
         "status": "ready",
+        "reasons": [],
         "append_only_file": None,
         "durability": {"mode": "always", "fsync": None, "eviction": None, "replicas": None},
         "spooled_bytes": 0,
