@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,21 @@ from app.store import embedded
 from app.store.connect import connect, until_answering
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
+from tests.leaks import leaks
 from tests.servers import Server
 
 SHARDS = 4
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whatever a test is about: if its logs tell of a person, a secret or a signature, it has failed."""
+    report = yield
+    found = leaks(report.capstdout + report.capstderr + report.caplog) if report.passed else []
+    if found:
+        report.outcome = "failed"
+        report.longrepr = f"its logs hold {found}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -134,8 +134,11 @@ class Spool:
 
     def has_room(self) -> bool:
         """Whether something could be written now, as far as can be told without doing it."""
-        there = self.folder if self.folder.exists() else self.folder.parent
-        return self.bytes() < self.limit and os.access(there, os.W_OK)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            return False
+        return os.access(self.folder, os.W_OK) and self.bytes() < self.limit
 
     def waiting(self) -> bool:
         """Whether anything is in the folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 from flask import Flask, Response, request
@@ -19,9 +20,9 @@ from app.store.snapshots import Snapshots
 from app.store.spool import Spool
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
-from app.web import api, dashboard, failures, health, insights, rest, sign_in, stream
+from app.web import api, dashboard, failures, health, insights, openapi, rest, sign_in, stream
 from app.web.access import Access, Grant
-from app.web.answers import failure, with_headers
+from app.web.answers import failure, guarded, with_headers
 from app.web.control import Control
 from app.web.fanout import Fanout
 from app.web.intake import Intake
@@ -81,7 +82,7 @@ def create_app(
     app.url_map.converters["anything"] = Anything
     refusals = Refusals(inbox.redis)
     sessions = Sessions(snapshots.redis)
-    access = Access(keys, parents, api_keys, sessions)
+    access = Access(keys, parents, api_keys, sessions, partial(refusals.note, "sign-in"))
     intake = Intake(inbox, nudge, prepare, spool)
     app.extensions[UPKEEP] = Upkeep(intake, refusals)
     control = Control(
@@ -101,13 +102,22 @@ def create_app(
     app.register_blueprint(sign_in.create(access=access, sessions=sessions, refusals=refusals))
     app.register_blueprint(dashboard.create(access=access))
     app.register_blueprint(health.create(inbox=inbox, spool=spool))
+    app.register_blueprint(openapi.create())
     webhook = Webhook(intake=intake, keys=keys, public_url=public_url, refusals=refusals)
     app.extensions[WEBHOOK] = webhook
     app.wsgi_app = webhook.ahead_of(app.wsgi_app)  # type: ignore[assignment, method-assign]  # as Flask has it wrapped
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(RedisError, _away)
     app.register_error_handler(Exception, _broken)
+    app.after_request(_guarded)
     return app
+
+
+def _guarded(answer: Response) -> Response:
+    if request.endpoint == "static":  # kept by browsers; and a worker's script stands under the headers it came with
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        return answer
+    return guarded(answer)
 
 
 def _refused(error: HTTPException) -> Response:

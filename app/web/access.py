@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,11 +57,14 @@ class Access:
         parents: Mapping[str, str],
         api_keys: Mapping[str, Grant],
         sessions: Sessions,
+        wrong: Callable[[], None] = lambda: None,
     ) -> None:
+        """`wrong` is called whenever a name comes with a secret that is not its own."""
         self.keys = keys
         self.parents = parents
         self.api_keys = api_keys
         self.sessions = sessions
+        self.wrong = wrong
 
     def reader(self) -> Reader:
         """Whoever sends the current request. Answers it with 401 if that is nobody, and with 403 if another site does.
@@ -100,6 +103,7 @@ class Access:
             )
         name = given.username or ""
         if not self.knows(name, (given.password or "").encode()):
+            self.wrong()
             raise _unauthorized("The name or the secret is wrong.")
         return self._let_in(name)
 

@@ -12,6 +12,13 @@ from app.conference import encode
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+GUARDS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of every answer that has none of its own: nobody keeps it, it runs nothing, and is what it says it is."""
+
 
 def target(environ: WSGIEnvironment) -> str:
     """Path and query of a request as they were sent, not decoded."""
@@ -40,3 +47,10 @@ def with_headers(answer: Response, refusal: HTTPException) -> Response:
 def failure(status: int, message: str) -> Response:
     """`message` says what was wrong and what to do."""
     return json_value({"status": status, "message": message}, status)
+
+
+def guarded(answer: Response) -> Response:
+    """The answer with the headers that none of ours is without."""
+    for name, value in GUARDS.items():
+        answer.headers.setdefault(name, value)
+    return answer

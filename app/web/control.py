@@ -9,7 +9,7 @@ import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -87,14 +87,12 @@ class Request(NamedTuple):
     target: Target
     by: str
     body: bytes
-    query: str
-    """In one plain encoding, which nothing on the way will change."""
     fields: Fields
 
     @property
     def fingerprint(self) -> str:
         """The same for the same request."""
-        return digest(request.method.encode(), self.target.path.encode(), self.query.encode(), self.body)
+        return digest(request.method.encode(), self.target.path.encode(), self.body)
 
 
 class Control:
@@ -154,21 +152,24 @@ class Control:
             raise Failure(403, "No Auth Token is configured for this account: Twilio would not let us in.")
         if aim.conference in (".", "..") or not aim.conference:
             raise Failure(400, "A conference cannot be named so")
-        body, raw_query = _body(), target(request.environ).partition("?")[2].encode("latin-1")
+        if target(request.environ).partition("?")[2]:
+            raise Failure(
+                400,
+                "Send the parameters in the body. Or has a ? in a sid or label, not escaped, cut the address short?",
+            )
+        body = _body()
         if body and request.mimetype != FORM:
             raise Failure(400, f"Content-Type: expected {FORM}, as Twilio takes it")
         try:
-            in_query, in_body = form_fields(raw_query), form_fields(body)
+            pairs = form_fields(body)
         except Malformed as malformed:
             raise Failure(400, str(malformed)) from malformed
-        query = urlencode(in_query, quote_via=quote)
-        pairs = [*in_body, *in_query]
         fields = [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in pairs]
         addresses = Addresses(self.url_hosts, self.own_address, UNDERSTOOD)
         for name, value in fields:
             if why := refusal(name, value, addresses):
                 raise Failure(400, why)
-        return Request(aim, reader.name, body, query, fields)
+        return Request(aim, reader.name, body, fields)
 
     def _key(self, asked: Request) -> str | None:
         """The name under which this request is promised to be sent once. A create has one of its own; None: none."""
@@ -245,8 +246,7 @@ class Control:
         """Twilio's answer, or ours in its place; and the action with what the answer makes of it."""
         aim = asked.target
         try:
-            query = f"?{asked.query}" if asked.query else ""
-            answer = self.twilio.send(request.method, aim.account, aim.path + query, asked.body)
+            answer = self.twilio.send(request.method, aim.account, aim.path, asked.body)
         except Busy:
             why = "Too many control requests are under way here. This one was not sent: try again."
             return _own_answer(429, 20429, why), replace(action, error="not sent", answered_at=datetime.now(UTC))

@@ -23,7 +23,7 @@ from app.store.inbox import Full
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
 from app.web.admission import Admission
-from app.web.answers import failure, target, with_headers
+from app.web.answers import failure, guarded, target, with_headers
 from app.web.intake import Intake
 from app.web.refusals import Refusals
 
@@ -80,7 +80,7 @@ class Webhook:
             self.refusals.note("not stored")
             refusal = failure(503, "Not stored: something is wrong inside Offhook; its log says what.")
         if refusal is not None:
-            return refusal(environ, start_response)
+            return guarded(refusal)(environ, start_response)
         start_response("204 NO CONTENT", [])
         return ()
 
@@ -173,9 +173,13 @@ def _without_credentials(base: str) -> str:
 def _body(environ: WSGIEnvironment) -> bytes:
     """The body of a POST. Raises RequestEntityTooLarge, or whatever the server has for one that is cut off."""
     said = environ.get("CONTENT_LENGTH", "")
+    body: bytes
     if not (said.isascii() and said.isdecimal() and int(said) <= LARGEST_BODY):
-        return get_input_stream(environ, max_content_length=LARGEST_BODY).read()
-    body: bytes = environ["wsgi.input"].read(int(said))  # as nearly always, and a tenth of the work
+        body = get_input_stream(environ, max_content_length=LARGEST_BODY + 1).read()  # it cuts off, and says nothing
+        if len(body) > LARGEST_BODY:
+            raise RequestEntityTooLarge
+        return body
+    body = environ["wsgi.input"].read(int(said))  # as nearly always, and a tenth of the work
     if len(body) < int(said):
         raise ClientDisconnected
     return body

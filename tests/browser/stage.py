@@ -72,6 +72,7 @@ class Stage:
             TWILIO_API_BASE_URL=self.double.url,
         )
         at_the_end.callback(self.house.process.wait)
+        at_the_end.callback(self.house.logs_are_clean)
         at_the_end.callback(self.house.process.kill)  # takes all that it has started with it, and waits for no browser
         self.house.ready()
 

@@ -33,3 +33,5 @@ def open_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         house.process.wait()
+    for house in houses:
+        house.logs_are_clean()

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 
 from tests.cast import ACCOUNT, TOKEN
+from tests.leaks import leaks
 
 PATIENCE = 40.0
 
@@ -75,6 +76,12 @@ class House:
                 return json.load(answer)
         except (HTTPError, URLError, OSError, ValueError):
             return None
+
+    def logs_are_clean(self) -> None:
+        """Raise AssertionError if its logs, or those of its Valkey, tell of a person, a secret or a signature."""
+        for log in self.folder.rglob("*.log"):
+            found = leaks(log.read_text(errors="replace"))
+            assert found == [], f"{log.name} holds {found}"
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run one of offhook's other commands on the same settings."""

@@ -60,7 +60,7 @@ def test_every_address_that_is_described_is_served_and_the_other_way_round(inbox
         re.findall(r"(/(?:api|conferences|webhooks|healthz|readyz|sign-in|session)[a-z/{}]*|(?<=\| `)/(?=`))", table)
     )
     described -= {"/api/", "/conferences"}
-    assert {path for path in served if "static" not in path} == described
+    assert {path for path in served if "static" not in path} - {"/openapi.json"} == described - {"/openapi.json"}
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))

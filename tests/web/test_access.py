@@ -184,6 +184,14 @@ def test_a_wrong_name_and_a_wrong_secret_are_told_apart_by_nothing(site: Site) -
     assert len({answer.data for answer in answers}) == 1
 
 
+def test_wrong_secrets_are_counted_and_stand_in_nobodys_way(site: Site) -> None:
+    for _ in range(50):
+        assert site.ask("/api/stats", (OPERATOR[0], "wrong")).status_code == 401
+        assert site.ask("/healthz", ("nobody", "")).status_code == 200, "that needs no key"
+    site.ask("/api/stats", None)
+    assert site.told("/api/stats", OPERATOR)["callbacks"]["refused"] == {"sign-in": 50}
+
+
 @pytest.mark.parametrize("token", [TOKEN, OLD_TOKEN])
 def test_while_tokens_rotate_both_let_in(rooms: Site, token: str) -> None:
     assert seen(rooms, (ACCOUNT, token)) == [ROOM]
