@@ -199,7 +199,7 @@ def test_processes_by_themselves_complain_once_of_their_redis_and_run_on(tmp_pat
         ended = [process.wait(30) for process in running]
     assert ended == [0, 0]
     for log in logs.values():
-        [complaint] = [line for line in map(json.loads, log.read_text().splitlines()) if "wrong" in line]
+        [complaint] = [json.loads(line) for line in log.read_text().splitlines() if '"wrong"' in line]
         assert (complaint["level"], complaint["asked"]) == ("error", "everysec")
         assert complaint["wrong"] == ["Redis keeps no append-only file: set appendonly yes."]
 
