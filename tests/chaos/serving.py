@@ -48,7 +48,8 @@ def graceful(lab: Lab) -> None:
         if hit == "all":
             said += f"; {refused / times / rate:.1f} s of refused connections each"
         if failed:
-            said += f" {counts}"
+            new = sum(each.status == CUT and each.first for each in flow.answers)
+            said += f" {counts}, {new} cut on new connections"
             lab.say(f"{fault}: refused so far {refusals(house)}")
         lab.promise(fault, times, "0 cut off in flight" if hit == "all" else "0 failed", said, failed == 0)
 
