@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import click
+import structlog
 from msgspec.structs import replace
 from redis import Redis, RedisError
 
@@ -29,6 +30,7 @@ from app.conference import document, encode
 from app.events import Event
 from app.store import embedded
 from app.store.connect import WrongLayout, claim_layout, connect
+from app.store.durability import examine, waits
 from app.store.feed import Feed
 from app.store.inbox import Inbox
 from app.store.sessions import Sessions
@@ -51,6 +53,8 @@ FOLDED_WITHIN = 60.0
 """Seconds that `replay` waits for a worker to fold what it has sent again."""
 DEMO = "demo.json"
 """In the data directory: the demo's account and key."""
+
+log = structlog.get_logger("offhook")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,11 +92,17 @@ def run(demo: bool, host: str, workers: int, conferences: int) -> None:
         _check_free(host, settings.port)
         processes: list[Process] = []
         if settings.redis_url is None:
+            if waits(settings.durability):
+                raise click.ClickException(
+                    f"OFFHOOK_DURABILITY is {settings.durability}, and the embedded Valkey has no replica. Set "
+                    "REDIS_URL to a Redis that has one, or leave OFFHOOK_DURABILITY out."
+                )
             processes.append(_valkey(settings, environ))
             environ["REDIS_URL"] = embedded.url(settings.data_dir)
             settings = _settings(environ)
         else:
             _check_redis(settings)
+            _check_durability(settings)
         here = [sys.executable, "-m", "app"]
         local = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{settings.port}"  # noqa: S104 - compared, not bound
         processes += [
@@ -124,12 +134,16 @@ def web(host: str) -> None:
         raise click.ClickException(
             "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are not set: no callback could be believed."
         )
+    configure_logs(settings.log_level)
+    redis = connect(settings.redis_url, patience=PATIENCE)
     try:
-        claim_layout(connect(settings.redis_url, patience=PATIENCE), settings.shards)
+        claim_layout(redis, settings.shards)
     except WrongLayout as error:
         raise click.ClickException(str(error)) from error
     except RedisError:
         pass  # it may come back; until then each callback is answered 503
+    if wrong := examine(redis, settings.durability).sentences:
+        log.error("Redis is not what OFFHOOK_DURABILITY asks for", asked=settings.durability, wrong=wrong)
     address = ["--bind", f"{host}:{settings.port}", "--workers", str(settings.web_concurrency)]
     gunicorn = [
         sys.executable,
@@ -452,6 +466,14 @@ def _check_redis(settings: Settings) -> None:
         claim_layout(_redis(settings), settings.shards)
     except WrongLayout as error:
         raise click.ClickException(str(error)) from error
+
+
+def _check_durability(settings: Settings) -> None:
+    if wrong := examine(_redis(settings), settings.durability).sentences:
+        raise click.ClickException(
+            f"The Redis at REDIS_URL is not what OFFHOOK_DURABILITY={settings.durability} asks for. {' '.join(wrong)} "
+            "OFFHOOK_DURABILITY=memory takes any Redis, and may lose callbacks that were acknowledged."
+        )
 
 
 def _valkey(settings: Settings, environ: dict[str, str]) -> Process:

@@ -1,4 +1,7 @@
-"""The web server's worker process: gunicorn's for gevent, which can turn callbacks away (see `web/admission.py`)."""
+"""The web server's worker process: gunicorn's for gevent, which can turn callbacks away (see `admission.py`).
+
+gunicorn loads this before it forks, and gevent has to come before nearly everything: nothing else of ours is loaded.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ from mmap import mmap
 from typing import Any
 
 import gevent
+from gevent.socket import wait_read
+from gunicorn.http.body import LengthReader
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.web.admission import Admission
-from app.web.webhook import PATH
+from app.admission import LAST, PEEKED, Admission, whole_callback
 
 SHARED = mmap(-1, 8)
 """Of all web processes: the first of them has it before it forks the others."""
-CALLBACK = (f"POST {PATH} ".encode(), f"GET {PATH}?".encode())
-PEEKED = 4096
 REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 54\r\n\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 54\r\n\r\n"
     b"Not stored: more callbacks come than can be taken in.\n"
 )
+LISTENS = 1.0
+"""Seconds that a kept connection is listened to here before it is gunicorn's again."""
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
@@ -43,24 +47,39 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""
-        if self.admission.calm or not self._turn_away(client):
-            super().handle(listener, client, addr)
+        if not self.admission.calm:
+            client.setblocking(1)
+            self._turn_away(client)
+        super().handle(listener, client, addr)
 
-    def _turn_away(self, client: Any) -> bool:
-        """Refuse a callback by its first bytes, at a fraction of what reading it would cost; whether that was done."""
-        client.setblocking(0)
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Serve one request."""
+        super().handle_request(listener_name, req, sock, addr)
+        if not self.admission.calm and _is_read(req):
+            self._turn_away(sock)
+
+    def _turn_away(self, sock: Any) -> None:
+        """Refuse callbacks by their bytes, at a fraction of what reading them costs, until one comes that is taken.
+
+        Only where a request begins: what stands in the middle of one is not looked at.
+        """
         try:
-            if not (request := client.recv(PEEKED, socket.MSG_PEEK)).startswith(CALLBACK):
-                return False
-            if not self.admission.refuses(request):
-                return False
-            client.recv(PEEKED)
-            client.send(REFUSAL)
-            client.shutdown(socket.SHUT_WR)
-        except BlockingIOError:  # it has said nothing yet
-            return False
-        except OSError:  # it has gone away
-            pass
-        client.close()
-        self.note()
-        return True
+            while not self.admission.calm:
+                wait_read(sock.fileno(), timeout=LISTENS, timeout_exc=TimeoutError())
+                length = whole_callback(there := sock.recv(PEEKED, socket.MSG_PEEK))
+                if not length or not self.admission.refuses(there[:length]):
+                    return
+                sock.recv(length)
+                sock.sendall(REFUSAL)
+                self.note()
+                if LAST.search(there[:length]):
+                    sock.shutdown(socket.SHUT_RDWR)
+                    return
+        except OSError:  # it is silent, or gone: gunicorn sees to that
+            return
+
+
+def _is_read(req: Any) -> bool:
+    """Whether what comes next on this request's connection is the beginning of another."""
+    reader = req.body.reader
+    return isinstance(reader, LengthReader) and reader.length == 0 and not req.unreader.buf.getvalue()

@@ -34,7 +34,7 @@ def build(settings: Settings) -> Flask:
         raise ValueError("REDIS_URL is not set")
     state, reading, following = (connect(settings.redis_url, patience=PATIENCE) for _ in range(3))
     return create_app(
-        inbox=Inbox(state, settings.shards, settings.inbox_limit),
+        inbox=Inbox(state, settings.shards, settings.inbox_limit, settings.durability),
         snapshots=Snapshots(reading, settings.shards),
         feed=Feed(following, settings.shards),
         nudge=partial(nudge, wake_ups(connect(settings.rq_redis_url, patience=PATIENCE))),

@@ -21,6 +21,7 @@ from redis.connection import parse_url
 
 from app import failpoints
 from app.failpoints import Failpoint
+from app.store.durability import Mode
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key
 
@@ -37,6 +38,7 @@ NAMES = (
     "PUBLIC_URL",
     "REDIS_URL",
     "RQ_REDIS_URL",
+    "OFFHOOK_DURABILITY",
     "DATABASE_URL",
     "OFFHOOK_DATA_DIR",
     "OFFHOOK_SPOOL",
@@ -105,6 +107,8 @@ class Settings:
     redis_url: str | None = field(repr=False)
     """None: the embedded Valkey."""
     rq_redis_url: str | None = field(repr=False)
+    durability: Mode
+    """The least that Redis must do before a callback is acknowledged."""
     data_dir: Path
     """Absolute; it need not exist yet."""
     spool: SpoolUse
@@ -141,6 +145,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         public_url=env.web_url("PUBLIC_URL"),
         redis_url=redis_url,
         rq_redis_url=env.redis_url("RQ_REDIS_URL") or redis_url,
+        durability=cast(Mode, env.one_of("OFFHOOK_DURABILITY", get_args(Mode), "everysec")),
         data_dir=Path(env.get("OFFHOOK_DATA_DIR") or ".offhook").absolute(),
         spool=cast(SpoolUse, env.one_of("OFFHOOK_SPOOL", get_args(SpoolUse), "auto")),
         inbox_limit=env.number("OFFHOOK_INBOX_LIMIT", most=100_000_000, default=400_000),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from app.store.connect import connect, until_answering
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from tests.leaks import leaks
+from tests.servers import Server
 
 SHARDS = 4
 
@@ -56,6 +57,21 @@ def redis(valkey: str) -> Iterator[Redis]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts a Valkey of the test's own, with the settings that it is given."""
+    servers: list[Server] = []
+
+    def start(**settings: str) -> Server:
+        servers.append(Server(**settings))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from rq.serializers import JSONSerializer
 
 from app import failpoints
 from app.store.connect import WrongLayout, claim_layout, connect, until_answering
+from app.store.durability import examine
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from config.logs import configure_logs
@@ -79,6 +80,8 @@ def build(settings: Settings) -> tuple[Worker, Drain, Sweep]:
     state = connect(redis_url, patience=PATIENCE)
     until_answering(state)
     claim_layout(state, settings.shards)
+    if wrong := examine(state, settings.durability).sentences:
+        log.error("Redis is not what OFFHOOK_DURABILITY asks for", asked=settings.durability, wrong=wrong)
     inbox = Inbox(state, settings.shards, settings.inbox_limit)
     wake = partial(nudge, wake_ups(connect(rq_url, patience=PATIENCE)))
     snapshots = Snapshots(state, settings.shards)

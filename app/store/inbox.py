@@ -14,7 +14,7 @@ import msgspec
 from redis import Redis, RedisError
 
 from app.events import Callback
-from app.store import keys, scripts
+from app.store import durability, keys, scripts
 
 WAKE_UP_LASTS = 5_000
 """Milliseconds for which one wake-up stands for all. Its loss costs at most this; the sweep is sooner."""
@@ -192,14 +192,16 @@ class Posted(NamedTuple):
 class Inbox:
     """The inboxes of all shards."""
 
-    def __init__(self, redis: Redis, shards: int, room: int = ROOM) -> None:
+    def __init__(self, redis: Redis, shards: int, room: int = ROOM, mode: durability.Mode = "everysec") -> None:
         """`room`: how many callbacks may wait, evenly of all shards; for speech there is half of it.
+        `mode`: the least that must hold before a callback counts as stored.
 
         `redis` must answer blocking reads of a second (see `wait`) where that is used.
         """
         self.redis = redis
         self.shards = shards
         self.room = -(-room // shards)
+        self.mode = mode
         self._shards = {keys.inbox(shard).encode(): shard for shard in range(shards)}
         self._append = redis.register_script(APPEND)
         self._forward = redis.register_script(FORWARD)
@@ -228,6 +230,7 @@ class Inbox:
         """Store callbacks of several shards, in one round trip. Of each: whether a wake-up is due, or what failed.
 
         Of one shard all are stored, or all but speech, or none. Raises redis.RedisError when it is not known which.
+        What fails as `NotReplicated` is stored, but not as safely as the mode asks.
         """
         shards: dict[int, list[int]] = {}
         for place, posted in enumerate(mail):
@@ -240,11 +243,11 @@ class Inbox:
             words += [_encode(Mail(mail[place].callback)) for place in places]
             calls.append(([keys.inbox(shard), keys.woken(shard)], words))
         outcomes: list[bool | RedisError] = [False] * len(mail)
-        answers = scripts.attempt(self.redis, self._append, calls)
-        for places, answer in zip(shards.values(), answers, strict=True):
+        answers = scripts.attempt(self.redis, self._append, calls, then=durability.waits(self.mode))
+        for places, answer in zip(shards.values(), answers[: len(calls)], strict=True):
             for number, place in enumerate(places):
                 outcomes[place] = _outcome(answer, number)
-        return outcomes
+        return durability.replicated(outcomes, answers[len(calls) :])
 
     def forward(self, entries: Iterable[tuple[int, Entry]]) -> bool:
         """Store entries found to belong to other shards, in one round trip. True: a wake-up is due."""
@@ -316,6 +319,10 @@ class Inbox:
         each = (([keys.newest(shard)], [version, ANNOUNCED]) for shard in range(self.shards))
         scripts.run(self.redis, self._announce, each)
 
+    def attended(self) -> bool:
+        """Whether a worker has said of late that it is alive. Raises redis.RedisError."""
+        return bool(self.redis.exists(keys.newest(0)))
+
     def renew(self, batches: Iterable[Batch]) -> None:
         """Have leases last their whole length again. If one is lost, that is for the commit to find out."""
         each = (([keys.lease(batch.shard)], [batch.token, LEASE_LASTS]) for batch in batches)
@@ -339,16 +346,9 @@ class Inbox:
             for waiting, oldest, leased in _threes(answers)
         ]
 
-    def probe(self, word: str) -> bool:
-        """Write and forget a word, as storing a callback would. Whether Redis keeps an append-only file.
-
-        Raises redis.RedisError when nothing can be stored.
-        """
-        with self.redis.pipeline(transaction=False) as pipe:
-            pipe.set(keys.PROBE, word, px=1000)
-            pipe.info("persistence")
-            _, persistence = pipe.execute()
-        return bool(persistence.get("aof_enabled"))
+    def probe(self, word: str) -> None:
+        """Write and forget a word, as storing a callback would. Raises redis.RedisError when nothing can be stored."""
+        durability.try_out(self.redis, self.mode, word)
 
 
 def lag(backlog: Iterable[Backlog], now: float) -> float | None:

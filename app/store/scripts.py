@@ -11,19 +11,24 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 
 Call = tuple[Sequence[str], Sequence[Any]]
 """Keys and arguments."""
+Command = tuple[Any, ...]
+"""Its words."""
 
 
-def attempt(redis: Redis, script: Script, calls: Sequence[Call]) -> list[Any]:
+def attempt(redis: Redis, script: Script, calls: Sequence[Call], then: Sequence[Command] = ()) -> list[Any]:
     """What each call gave, in their order: its answer, or the redis.RedisError that it failed with.
+
+    `then` are commands that follow the calls on the same connection; their answers come last.
 
     The client's own pipelines ask beforehand whether the script is known, which is a round trip more each time.
     Raises redis.RedisError when it is not known which of the calls were carried out.
     """
-    answers = _sent(redis, script, calls)
+    answers = _sent(redis, script, calls, then)
     unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
     if unknown:  # a new server, or one that was restarted
         redis.script_load(script.script)
-        for place, answer in zip(unknown, _sent(redis, script, [calls[place] for place in unknown]), strict=True):
+        again = _sent(redis, script, [calls[place] for place in unknown], then)
+        for place, answer in zip([*unknown, *range(len(calls), len(answers))], again, strict=True):
             answers[place] = answer
     if any(isinstance(answer, ReadOnlyError) for answer in answers):
         # the primary no longer: its name may stand for another server by now
@@ -40,8 +45,10 @@ def run(redis: Redis, script: Script, calls: Iterable[Call]) -> list[Any]:
     return answers
 
 
-def _sent(redis: Redis, script: Script, calls: Iterable[Call]) -> list[Any]:
+def _sent(redis: Redis, script: Script, calls: Iterable[Call], then: Iterable[Command]) -> list[Any]:
     with redis.pipeline(transaction=False) as pipe:
         for keys, arguments in calls:
             pipe.evalsha(script.sha, len(keys), *keys, *arguments)
+        for command in then:
+            pipe.execute_command(*command)  # type: ignore[no-untyped-call]  # the client ships it without types
         return list(pipe.execute(raise_on_error=False))

@@ -1,12 +1,10 @@
-"""For whoever watches the processes: is this one alive, and could it store a callback now?"""
+"""For whoever watches the processes: is this one alive, and could it store a callback now, as safely as is asked?"""
 
 from __future__ import annotations
 
-import secrets
-
 from flask import Blueprint, Response
-from redis import RedisError
 
+from app.store.durability import examine
 from app.store.inbox import Inbox
 from app.store.spool import Spool
 from app.web.answers import failure, json_value
@@ -22,17 +20,25 @@ def create(*, inbox: Inbox, spool: Spool | None) -> Blueprint:
 
     @health.get("/readyz")
     def readyz() -> Response:
-        spooled = spool.bytes() if spool else 0
-        try:
-            durable = inbox.probe(secrets.token_hex(4))
-        except RedisError as error:
-            if spool is None or not spool.has_room():
-                return failure(
-                    503,
-                    f"Cannot store callbacks: {type(error).__name__}. Is Redis up, and has it memory and disk left?",
-                )
-            return json_value({"status": "degraded", "redis": type(error).__name__, "spooled_bytes": spooled})
-        status = "degraded" if spooled else "ready"
-        return json_value({"status": status, "append_only_file": durable, "spooled_bytes": spooled})
+        examined = examine(inbox.redis, inbox.mode)
+        answer = {
+            "append_only_file": examined.found.append_only_file,
+            "durability": {
+                "mode": inbox.mode,
+                "fsync": examined.found.fsync,
+                "eviction": examined.found.eviction,
+                "replicas": examined.found.replicas,
+            },
+            "spooled_bytes": spool.bytes() if spool else 0,
+        }
+        if examined.failure is not None and spool is not None and spool.has_room():
+            reasons = ["Callbacks are written to the spool.", *examined.sentences]
+        elif examined.sentences:
+            return failure(503, " ".join(examined.sentences))
+        else:
+            reasons = ["Spooled callbacks are being sent."] if answer["spooled_bytes"] else []
+            if not inbox.attended():
+                reasons.append("No worker has been alive for a while: what is stored is not folded.")
+        return json_value({"status": "degraded" if reasons else "ready", "reasons": reasons, **answer})
 
     return health

@@ -173,6 +173,7 @@ class Intake:
         if self.spool is None or not self.spool.waiting():
             return
         self.prepare()
+        self.inbox.probe("spool")  # else what no replica takes would be sent again and again
         if self.spool.empty(self._sent_again):
             self._wake()
 

@@ -332,8 +332,23 @@ PATHS: dict[str, Schema] = {
             "Whether callbacks can be stored now",
             {
                 200: _answer(
-                    "They can; and whether Redis keeps an append-only file.",
-                    _object({"status": {"const": "ready"}, "append_only_file": {"type": "boolean"}}),
+                    "They can. `degraded`: on a second line, or nobody folds them; `reasons` say which.",
+                    _object(
+                        {
+                            "status": {"enum": ["ready", "degraded"]},
+                            "reasons": {"type": "array", "items": {"type": "string"}},
+                            "append_only_file": {"type": ["boolean", "null"]},
+                            "durability": _object(
+                                {
+                                    "mode": {"type": "string"},
+                                    "fsync": {"type": ["string", "null"]},
+                                    "eviction": {"type": ["string", "null"]},
+                                    "replicas": {"type": ["integer", "null"]},
+                                }
+                            ),
+                            "spooled_bytes": {"type": "integer"},
+                        }
+                    ),
                 )
             },
             (503,),

@@ -17,12 +17,12 @@ from redis import RedisError
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
+from app.admission import Admission
 from app.events import Callback, Media
 from app.store.connect import WrongLayout
 from app.store.inbox import Full
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
-from app.web.admission import Admission
 from app.web.answers import failure, guarded, target, with_headers
 from app.web.intake import Intake
 from app.web.refusals import Refusals

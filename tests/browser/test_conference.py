@@ -232,3 +232,10 @@ def test_a_key_that_may_only_read_has_no_buttons_and_no_script_of_its_page_may_c
     assert "403" in complaints.pop()
     assert stage.requests(room) == []
     expect(freshness(page)).to_have_text("Live")
+
+
+def test_a_callback_that_could_not_be_folded_is_said_to_be_set_aside(page, stage, room):
+    room.send("participant-mute", CallSid="no sid", Muted="true")
+    stage.settle()
+    show(page, room)
+    expect(page.get_by_text("One callback could not be folded")).to_be_visible()

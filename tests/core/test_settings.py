@@ -74,6 +74,7 @@ def test_everything_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert settings.public_url is None
     assert settings.redis_url is None
     assert settings.rq_redis_url is None
+    assert settings.durability == "everysec"
     assert settings.database_url is None
     assert settings.data_dir == tmp_path / ".offhook"
     assert settings.api_keys == ()
@@ -566,6 +567,14 @@ def test_log_levels_are_four_words() -> None:
     for level in ("debug", "info", "warning", "error"):
         assert from_env({"OFFHOOK_LOG_LEVEL": level}).log_level == level
     assert "one of debug, info, warning, error" in only_problem({"OFFHOOK_LOG_LEVEL": "verbose"})
+
+
+def test_durability_is_one_of_five_words() -> None:
+    for mode in ("memory", "everysec", "always", "replica", "replica-always"):
+        assert from_env({"OFFHOOK_DURABILITY": mode}).durability == mode
+    for word in ("Always", "no", "fsync", "replica,always"):
+        problem = only_problem({"OFFHOOK_DURABILITY": word})
+        assert problem.endswith("expected one of memory, everysec, always, replica, replica-always")
 
 
 def test_a_list_shows_all_conferences_unless_told_otherwise() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from redis import RedisError
 
-from app.store import embedded
+from app.store import durability, embedded
 from app.store.connect import connect, until_answering
 from app.store.inbox import Inbox, Mail
 from tests.cast import callback
@@ -86,7 +86,7 @@ def test_the_server_stores_before_it_answers_and_throws_nothing_out(data_dir: Pa
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",
         }
-        assert Inbox(client, SHARDS).probe("a word") is True
+        assert durability.wrong(durability.inspect(client), "always") == []
         client.close()
 
 

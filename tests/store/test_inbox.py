@@ -544,8 +544,10 @@ def test_the_backlog_tells_how_each_shard_stands(inbox: Inbox) -> None:
     assert backlog[1].oldest_id is None
 
 
-def test_a_probe_tells_whether_callbacks_would_be_kept_on_disk(inbox: Inbox) -> None:
-    assert inbox.probe("a word") is True
+def test_a_probe_leaves_nothing_that_lasts(redis: Redis, inbox: Inbox) -> None:
+    inbox.probe("a word")
+    assert redis.get(keys.PROBE) == b"a word"
+    assert 0 < redis.pttl(keys.PROBE) <= 1_000
 
 
 def test_a_probe_fails_where_nothing_can_be_stored(

@@ -150,6 +150,60 @@ def test_a_redis_that_is_not_there_is_named(tmp_path, open_house):
     assert "REDIS_URL" in error
 
 
+def test_a_redis_that_keeps_nothing_is_refused_unless_that_is_asked_for(tmp_path, serve, open_house):
+    server = serve(appendonly="no", maxmemory_policy="allkeys-lru")
+    error = refused("run", "--demo", OFFHOOK_DATA_DIR=str(tmp_path / "data"), REDIS_URL=server.url)
+    for words in ("OFFHOOK_DURABILITY=everysec", "set appendonly yes", "set maxmemory-policy noeviction"):
+        assert words in error
+    assert "OFFHOOK_DURABILITY=memory takes any Redis" in error
+    house = open_house(REDIS_URL=server.url, OFFHOOK_DURABILITY="memory").ready()
+    assert send(house) == 204
+    assert house.stop() == 0
+
+
+def test_the_embedded_valkey_has_no_replica_to_wait_for(tmp_path):
+    error = refused("run", "--demo", OFFHOOK_DATA_DIR=str(tmp_path), OFFHOOK_DURABILITY="replica")
+    assert "OFFHOOK_DURABILITY is replica" in error
+    assert "Set REDIS_URL" in error
+
+
+def test_processes_by_themselves_complain_once_of_their_redis_and_run_on(tmp_path, serve):
+    server = serve(appendonly="no")
+    port, token = free_port(), TOKEN.replace(" ", "-")
+    environ = {
+        "PATH": os.environ["PATH"],
+        "REDIS_URL": server.url,
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "2",
+        "TWILIO_ACCOUNT_SID": ACCOUNT,
+        "TWILIO_AUTH_TOKEN": token,
+    }
+    logs = {kind: tmp_path / f"{kind}.log" for kind in ("web", "worker")}
+    running = []
+    for kind, log in logs.items():
+        with log.open("wb") as file:
+            running.append(subprocess.Popen([sys.executable, "-m", "app", kind], env=environ, stderr=file))
+    try:
+        sender = Sender(f"http://127.0.0.1:{port}/webhooks/twilio", token)
+        told = said("participant-join", ANNA, number=1, second=0)
+        awaited("a stored callback", lambda: sender.send(told) == 204)
+        awaited("its effect", lambda: server.client().exists(keys.conference(keys.shard_of(ROOM, 16), ROOM)))
+        with pytest.raises(HTTPError) as red:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10)
+        with red.value as answer:
+            assert answer.status == 503
+            assert b"set appendonly yes" in answer.read()
+    finally:
+        for process in running:
+            process.terminate()
+        ended = [process.wait(30) for process in running]
+    assert ended == [0, 0]
+    for log in logs.values():
+        [complaint] = [json.loads(line) for line in log.read_text().splitlines() if '"wrong"' in line]
+        assert (complaint["level"], complaint["asked"]) == ("error", "everysec")
+        assert complaint["wrong"] == ["Redis keeps no append-only file: set appendonly yes."]
+
+
 def test_a_wrong_setting_stops_the_start_and_is_named(tmp_path):
     error = refused("run", "--demo", OFFHOOK_DATA_DIR=str(tmp_path), OFFHOOK_SHARDS="many", OFFHOOK_SHARD="4")
     assert "OFFHOOK_SHARDS" in error

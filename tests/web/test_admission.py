@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from app.web import admission
-from app.web.admission import BURST, GRACE, KEPT_UP, TOO_LATE, Admission, waiting
+from app import admission
+from app.admission import BURST, GRACE, KEPT_UP, LAST, TOO_LATE, Admission, waiting, whole_callback
 from tests.cast import ANNA, said
 from tests.web.conftest import OURS, PATH, Site, signature
 
@@ -123,3 +123,44 @@ def test_what_is_turned_away_is_told_so_counted_and_not_stored(site: Site, clock
     site.tell(said("participant-join", ANNA, number=2, second=1))
     assert site.told("/api/stats")["callbacks"]["refused"] == {"too many at once": 1}
     assert [len(mail) for mail in site.stored().values()] == [1]
+
+
+FORM = b"From=1&StatusCallbackEvent=participant-leave"
+POST = b"POST /webhooks/twilio HTTP/1.1\r\nHost: x\r\nContent-Length: 44\r\n\r\n" + FORM
+GET = b"GET /webhooks/twilio?From=1 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_a_whole_callback_is_known_by_its_bytes_and_nothing_behind_it_is_counted() -> None:
+    assert whole_callback(POST) == len(POST)
+    assert whole_callback(GET + POST) == len(GET)
+    assert whole_callback(POST + b"GET / HTTP/1.1") == len(POST)
+    assert whole_callback(POST.replace(b"twilio", b"twilio?a=b")) == len(POST) + 4
+    last = POST.replace(b"Host: x", b"Connection: close")
+    assert whole_callback(last) == len(last)
+    assert LAST.search(last)
+    assert LAST.search(GET.replace(b"1.1", b"1.0"))
+    assert not LAST.search(POST)
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        b"",
+        POST[:-1],
+        POST[:40],
+        POST.replace(b"/twilio", b"/twilios"),
+        POST.replace(b"POST", b"PUT"),
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        POST.replace(b"Content-Length: 44", b"Transfer-Encoding: chunked"),
+        POST.replace(b"Host: x", b"Transfer-Encoding : chunked"),
+        POST.replace(b"Host: x", b"Content-Length: 43"),
+        POST.replace(b"Host: x", b"content-length : 43"),
+        POST.replace(b"Host: x", b"Host: x\r\n folded"),
+        POST.replace(b"44", b"+44"),
+        POST.replace(b"44", b"44, 44"),
+        POST.replace(b"Host: x", b"Expect: 100-continue"),
+        POST.replace(b"\r\n", b"\n"),
+    ],
+)
+def test_what_could_be_read_in_another_way_is_left_to_the_server(there: bytes) -> None:
+    assert whole_callback(there) == 0

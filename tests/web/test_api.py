@@ -449,9 +449,22 @@ def test_the_newest_dead_letters_are_shown(site: Site) -> None:
     assert shown == sorted(shown, reverse=True)
 
 
-def test_ready_means_that_a_callback_could_be_stored(site: Site) -> None:
+def test_ready_means_that_a_callback_could_be_stored_and_somebody_would_fold_it(site: Site) -> None:
     answer = site.ask("/readyz", None)
-    assert (answer.status_code, answer.get_json()) == (200, {"status": "ready", "append_only_file": True})
+    assert (answer.status_code, answer.get_json()["status"]) == (200, "degraded")
+    assert answer.get_json()["reasons"] == ["No worker has been alive for a while: what is stored is not folded."]
+    site.inbox.announce(1)
+    answer = site.ask("/readyz", None)
+    assert (answer.status_code, answer.get_json()) == (
+        200,
+        {
+            "status": "ready",
+            "reasons": [],
+            "append_only_file": True,
+            "durability": {"mode": "everysec", "fsync": "always", "eviction": "noeviction", "replicas": 0},
+            "spooled_bytes": 0,
+        },
+    )
 
 
 def test_away_from_redis_a_process_is_alive_and_not_ready(nowhere: Redis) -> None:

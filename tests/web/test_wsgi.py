@@ -10,6 +10,7 @@ from redis import Redis
 
 from app import wsgi
 from app.store import keys
+from app.store.inbox import Inbox
 from app.web import UPKEEP
 from config.settings import from_env
 from tests.cast import ACCOUNT, ANNA, said
@@ -77,6 +78,7 @@ def test_with_a_spool_nothing_is_lost_while_redis_is_away_and_it_says_so(
     (tmp_path / "valkey.sock").symlink_to(valkey.removeprefix("unix://"))
     assert readiness(app) == (200, "degraded"), "there is still something in the spool"
     app.extensions[UPKEEP].look()
+    Inbox(redis, 8).announce(1)
     assert readiness(app) == (200, "ready")
     assert [int(redis.xlen(name)) for name in redis.scan_iter(match="*inbox*")] == [1]
 

@@ -159,11 +159,16 @@ function Coverage({ conference }) {
   const heard = new Set(coverage.events);
   const ended = conference.status === 'completed';
   const unheard = Object.keys(SUBSCRIPTIONS).filter((word) => (ended || word !== 'end') && !SUBSCRIPTIONS[word].some((kind) => heard.has(kind)));
+  const aside = conference.set_aside?.length ?? 0;
   const holes = coverage.holes.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`));
   return html`
     ${coverage.missing > 0 && html`<p class="notice holes">
       <b>${coverage.missing === 1 ? 'One callback has' : `${coverage.missing} callbacks have`} not arrived</b>${holes.length > 0 && html` (number ${holes.slice(-8).join(', ')})`}.
       What ${coverage.missing === 1 ? 'it' : 'they'} told is missing from this page.</p>`}
+    ${aside > 0 && html`<p class="notice holes">
+      <b>${aside === 1 ? 'One callback' : `${aside} callbacks`} could not be folded</b>, and ${aside === 1 ? 'is' : 'are'} set aside.
+      What ${aside === 1 ? 'it' : 'they'} told is missing from this page until ${aside === 1 ? 'it is' : 'they are'} sent again
+      (<code>offhook replay --dead-letters</code>).</p>`}
     ${coverage.conflicts.length > 0 && html`<p class="notice holes">Different callbacks came under the same number (${coverage.conflicts.join(', ')}).</p>`}
     ${unheard.length > 0 && html`<details class="unheard"><summary>Not heard of so far: ${unheard.join(', ')}</summary>
       <p>They have not happened, or they happen unseen: only what is among the ${html`<code>statusCallbackEvent</code>`} of the conference’s first

@@ -166,6 +166,7 @@ class Card extends Component {
       .map((each) => [IMPORTANCE.indexOf(lead(each, conference)), each]);
     const shown = around.length <= PEOPLE_ON_A_CARD ? around : important(around);
     const here = conference.counts.present;
+    const missing = conference.coverage.missing + (conference.set_aside?.length ?? 0);
     const recording = conference.recordings.some((each) => each.status === 'in-progress');
     return html`<li class="conference">
       <h2><a href=${`/conferences/${conference.sid}`}>${titleOf(conference)}</a></h2>
@@ -173,7 +174,7 @@ class Card extends Component {
         <span>${here ? people(here) : 'nobody here'}</span>
         ${recording && html`<span class="running"><${Icon} name="recording" />recording</span>`}
         ${account && html`<span>${shortened(conference.account_sid)}</span>`}
-        ${conference.coverage.missing > 0 && html`<span class="holes">${conference.coverage.missing} callbacks missing</span>`}
+        ${missing > 0 && html`<span class="holes">${missing} callbacks missing</span>`}
       </p>
       ${began(conference) !== '9' && html`<${Elapsed} since=${began(conference)} />`}
       <ul class="people">

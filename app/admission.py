@@ -8,6 +8,7 @@ for a while is.
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import time
@@ -26,9 +27,20 @@ FOR_ONE = 0.0005
 LOOKED_EVERY = 0.01
 """Seconds between two looks at how many those are."""
 SPEECH = b"participant-speech-"
+PEEKED = 4096
+"""Bytes of a request that are looked at. Twilio's callbacks are shorter."""
 
 UNACKED = slice(24, 28)
 """Where in the kernel's tcp_info it is: of a listening socket, how many connections wait to be accepted."""
+
+
+BEGIN = re.compile(rb"POST /webhooks/twilio[? ]|GET /webhooks/twilio\?")
+LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,5})\r\n", re.IGNORECASE)
+"""Of a request's body."""
+UNUSUAL = re.compile(rb"\r\n(transfer-encoding|expect|upgrade|[ \t])|\r\n[^:\r\n]*[ \t]:", re.IGNORECASE)
+"""What makes more of a request than its length and its body."""
+LAST = re.compile(rb" HTTP/1\.0\r\n|\r\nconnection: *close\r\n", re.IGNORECASE)
+"""What makes a request the last of its connection."""
 
 
 class Admission:
@@ -83,4 +95,21 @@ def waiting(listener: socket.socket) -> int:
     """How many connections wait to be accepted, where the system tells."""
     if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
         return 0
-    return int.from_bytes(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[UNACKED], sys.byteorder)
+    try:
+        told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    except OSError:  # it is closed
+        return 0
+    return int.from_bytes(told[UNACKED], sys.byteorder)
+
+
+def whole_callback(there: bytes) -> int:
+    """How long the request is that these bytes begin with; 0 where it is no callback, not all there, or unusual."""
+    if not BEGIN.match(there):
+        return 0
+    end = there.find(b"\r\n\r\n") + 4
+    head = there[:end]
+    lengths = LENGTH.findall(head)
+    if end < 4 or UNUSUAL.search(head) or len(lengths) > 1 or head.lower().count(b"content-length") != len(lengths):
+        return 0
+    length = end + (int(lengths[0]) if lengths else 0)
+    return length if length <= len(there) else 0
