@@ -47,7 +47,7 @@ def at_failpoints(lab: Lab) -> None:
         return [strike(lab, name, act) for name, act in chosen[number::houses]]
 
     done = [each for part in lab.side_by_side(houses, part) for each in part]
-    fault, count = f"failpoints: {len({name for name, _ in chosen})} places x kill, raise, stall", len(chosen)
+    fault, count = f"failpoints: {len({name for name, _ in chosen})} places; kill, raise, stall", len(chosen)
     never = [where for where, hits, *_ in done if not hits]
     said = f"{sum(hits for _, hits, *_ in done)} strikes; never {', '.join(never) or 'missed'}"
     lab.promise(fault, count, "each is hit", said, not never)
@@ -56,7 +56,7 @@ def at_failpoints(lab: Lab) -> None:
     lab.promise(fault, count, "0 lost, 0 doubled, verify clean", said, not lost)
 
 
-TESTED = (("after_append", "kill"), ("before_fold", "raise"), ("before_commit", "stall"), ("after_spool", "kill"))
+TESTED = (("after_append", "kill"), ("before_fold", "raise"), ("before_commit", "kill"))
 
 
 def strike(lab: Lab, name: str, act: str) -> tuple[str, int, int, int]:
@@ -251,7 +251,7 @@ def spool(lab: Lab) -> None:
         for _ in range(kills):
             time.sleep(seconds / (kills + 1))
             found = house.get("/readyz")
-            degraded |= bool(found) and found["status"] == "degraded"
+            degraded |= bool(found) and found["status"] == "degraded" and found["spooled_bytes"] > 0
             torn += kill_a_writer(house, folder, lab.rng)
         time.sleep(seconds / (kills + 1))
         spooled = sum(path.stat().st_size for path in folder.glob("*.spool"))
@@ -264,8 +264,10 @@ def spool(lab: Lab) -> None:
     during = [answer for answer in flow.answers if away <= answer.due <= back]
     taken = sum(answer.status == 204 for answer in during)
     fault = f"Redis away for {seconds:g} s at {rate}/s, {kills} SIGKILLs of web, {torn} torn frames"
-    said = f"{taken:,} of {len(during):,} taken; {spooled / 1024:,.0f} KiB on disk"
-    lab.promise(fault, 1, "callbacks are taken; torn frames hurt none", said, taken > len(during) * 0.9 and torn > 0)
+    said = f"{taken:,} of {len(during):,}; {spooled / 1024:,.0f} KiB on disk"
+    lab.say(f"{said}; all answers: {flow.counts()}")
+    lab.found(fault, 1, "most callbacks are taken meanwhile", said, taken > len(during) * 0.9, timed=True)
+    lab.promise(fault, 1, "frames were torn", torn, torn > 0)
     lab.promise(fault, 1, "/readyz says degraded, then ready", degraded, degraded)
     lab.within(fault, 1, "since PING, the spool is empty", 10, drained)
     lab.accounts(fault, 1, house, valkey.redis(), flow.acknowledged, flow.unsure)

@@ -46,6 +46,8 @@ class Answer(NamedTuple):
     sent: float
     at: float
     status: int
+    first: bool
+    """Whether its connection had carried none before."""
 
     @property
     def took(self) -> float:
@@ -221,8 +223,8 @@ class Flow:
 
     def _note(self, line: Line, status: int) -> None:
         if line.request:
-            self.answers.append(Answer(line.request, line.due, line.sent, time.perf_counter(), status))
-            line.request = None
+            self.answers.append(Answer(line.request, line.due, line.sent, time.perf_counter(), status, line.first))
+            line.request, line.first = None, False
 
     def _end(self, line: Line, status: int) -> None:
         self._note(line, status)
@@ -235,12 +237,13 @@ class Flow:
 class Line:
     """A connection."""
 
-    __slots__ = ("due", "fresh", "heard", "request", "sent", "socket", "unsent", "wanted")
+    __slots__ = ("due", "first", "fresh", "heard", "request", "sent", "socket", "unsent", "wanted")
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.request: Request | None = None
         self.due = self.sent = 0.0
+        self.first = True
         self.fresh = False
         self.unsent = b""
         self.heard = b""
