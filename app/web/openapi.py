@@ -181,7 +181,15 @@ SCHEMAS: dict[str, Schema] = {
         "description": "A timeline, the document's revision that it shows, and of how many callbacks it was made.",
         "allOf": [_ref("Timeline"), _object({"revision": INTEGER, "events": INTEGER})],
     },
-    "DeadLetter": _object({"reason": TEXT, "received_at": TIME, "parameters": {"type": ["object", "string"]}}),
+    "DeadLetter": _object(
+        {
+            "reason": TEXT,
+            "received_at": TIME,
+            "set_aside_at": TIME,
+            "set_aside_by": TEXT,
+            "parameters": {"type": ["object", "string"]},
+        }
+    ),
     "Stats": _object(
         {
             "conferences": _object(dict.fromkeys(get_args(Status), INTEGER)),
@@ -332,8 +340,17 @@ PATHS: dict[str, Schema] = {
             "Whether callbacks can be stored now",
             {
                 200: _answer(
-                    "They can; and whether Redis keeps an append-only file.",
-                    _object({"status": {"const": "ready"}, "append_only_file": {"type": "boolean"}}),
+                    "They can: in Redis, and whether that keeps an append-only file; or on disk, while Redis is away "
+                    "or has not got everything yet (`degraded`).",
+                    _object(
+                        {
+                            "status": {"enum": ["ready", "degraded"]},
+                            "append_only_file": {"type": "boolean"},
+                            "redis": TEXT,
+                            "spooled_bytes": INTEGER,
+                        },
+                        optional=("append_only_file", "redis"),
+                    ),
                 )
             },
             (503,),
