@@ -54,7 +54,7 @@ class Worker(SimpleWorker):
         stop.set()
 
     def _install_signal_handlers(self) -> None:
-        super()._install_signal_handlers()
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]  # RQ has left it without
         if stop.is_set():  # a signal came before these were there to hear it
             raise StopRequested
 
