@@ -74,10 +74,12 @@ def test_it_came_to_where_callbacks_are_set_aside_and_to_where_they_are_known_al
     assert searched("nothing fails, and nobody sweeps").fates == {"new"}
 
 
-def test_a_callback_is_not_set_aside_before_it_was_begun_as_often_as_promised() -> None:
-    """With one fault less nothing is; the search above finds that with enough of them it may be."""
-    found = search(Setting((sent("a b"),), faults=TOGETHER + BEGUN_ALONE - 1, losses=False))
-    assert (found.wrong, found.fates) == ("", {"new"})
+@pytest.mark.parametrize(("faults", "fates"), [(-1, {"new"}), (0, {"new", "dead"})], ids=["one less", "as many"])
+def test_a_callback_is_set_aside_once_it_was_begun_as_often_as_promised_and_not_before(
+    faults: int, fates: set[str]
+) -> None:
+    found = search(Setting((sent("a b"),), faults=TOGETHER + BEGUN_ALONE + faults, losses=False))
+    assert (found.wrong, found.fates) == ("", fates)
 
 
 CALM, LOST = "nothing fails, and nobody sweeps", "wake-ups and a batch are lost"
