@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ from app.store import embedded
 from app.store.connect import WrongLayout, claim_layout, connect
 from app.store.durability import examine, waits
 from app.store.feed import Feed
-from app.store.inbox import Inbox
+from app.store.inbox import Inbox, is_behind
 from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
 from app.supervisor import CannotStart, Process, Supervisor
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from app.simulator.exchange import Exchange
 
 PATIENCE = 5.0
-FOLDED_WITHIN = 60.0
+FOLDED_WITHIN = 120.0
 """Seconds that `replay` waits for a worker to fold what it has sent again."""
 DEMO = "demo.json"
 """In the data directory: the demo's account and key."""
@@ -338,20 +338,27 @@ def replay(dead_letters: bool) -> None:
     redis = _redis(settings)
     snapshots, inbox = Snapshots(redis, settings.shards), Inbox(redis, settings.shards)
     began = time.time_ns() // 1_000_000
-    sent = sum(
-        inbox.send_again(shard, letter_id, letter.callback.body if letter.entry else letter.callback)
-        for shard, letter_id, letter in snapshots.letters()
-    )
+    sent, last = 0, {}
+    for shard, letter_id, letter in snapshots.letters():
+        entry = inbox.send_again(shard, letter_id, letter.callback.body if letter.entry else letter.callback)
+        if entry is not None:
+            sent, last[shard] = sent + 1, entry
     click.echo(f"{sent} sent again")
     deadline = time.monotonic() + FOLDED_WITHIN
-    while (waiting := sum(shard.waiting for shard in inbox.backlog())) and time.monotonic() < deadline:
+    while _some_wait(inbox, last):
+        if time.monotonic() > deadline:
+            raise click.ClickException("They still wait to be folded. Is a worker running, and what does its log say?")
         time.sleep(0.1)
-    if waiting:
-        raise click.ClickException(f"{waiting} callbacks wait to be folded. Is a worker running?")
     again = Counter(letter.reason for _, _, letter in snapshots.letters() if letter.set_aside_at >= began)
     for reason, count in again.most_common():
         click.echo(f"{count} set aside once more: {reason}")
     sys.exit(1 if again else 0)
+
+
+def _some_wait(inbox: Inbox, last: Mapping[int, bytes]) -> bool:
+    """Whether any shard's inbox still has an entry up to the one that is named."""
+    backlog = inbox.backlog() if last else []
+    return any((oldest := backlog[shard].oldest_id) and not is_behind(oldest, entry) for shard, entry in last.items())
 
 
 def _agrees(snapshots: Snapshots, sid: str) -> bool:

@@ -64,7 +64,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
         Only where a request begins: what stands in the middle of one is not looked at.
         """
         try:
-            while not self.admission.calm:
+            while self.alive and not self.admission.calm:
                 wait_read(sock.fileno(), timeout=LISTENS, timeout_exc=TimeoutError())
                 length = whole_callback(there := sock.recv(PEEKED, socket.MSG_PEEK))
                 if not length or not self.admission.refuses(there[:length]):

@@ -21,7 +21,7 @@ from app.fold import Advance
 from app.replay import Track, by_call
 from app.store import feed
 from app.store.commits import CallNotes, Change, Commit, DeadLetter, Said, SeenIn, others_move
-from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread
+from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread, raw
 from app.store.logs import Logged
 from app.store.snapshots import Kept, Snapshots
 from app.twilio.callbacks import Glance, Unusable, glance, read, read_filed
@@ -443,15 +443,19 @@ class Pile(NamedTuple):
 def _pile(batch: Batch) -> Pile:
     pile = Pile(batch, {}, [], set(), [], {}, {})
     for entry in batch.entries:
-        if isinstance(entry, Unread):
-            reason = "an inbox entry that this release cannot read"
-            strange = Callback(body=entry.raw, received_at=0, key="")
+        if batch.begun >= BEGUN_ALONE:
+            reason = f"begun by itself {batch.begun} times, and never finished"
+        else:
+            reason = "an inbox entry that this release cannot read" if isinstance(entry, Unread) else ""
+        if reason and isinstance(entry, Mail):
+            pile.set_aside(entry.callback, reason)
+        elif reason:
+            whole = entry.raw if isinstance(entry, Unread) else raw(entry)
+            strange = Callback(body=whole, received_at=0, key="")
             pile.letters.append(DeadLetter(reason, strange, time.time_ns() // 1_000_000, CODE, entry=True))
         elif isinstance(entry, Link):
             pile.links.add((entry.call_sid, entry.conference_sid))
-        elif batch.begun >= BEGUN_ALONE:
-            pile.set_aside(entry.callback, f"begun by itself {batch.begun} times, and never finished")
-        else:
+        elif isinstance(entry, Mail):
             _sort(pile, entry.callback)
     return pile
 

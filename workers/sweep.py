@@ -41,9 +41,10 @@ class Sweep:
         self.snapshots = snapshots
         self.nudge = nudge
         self.drain = drain
-        self.unheard = False
-        """Whether the last nudge failed."""
-        self.waiting: dict[int, bytes | None] = {}
+        self.by_itself = False
+        """Whether it is this sweep that folds, for nobody has come."""
+        self.waiting: dict[int, tuple[bytes | None, int]] = {}
+        """The oldest mail of each shard, and how often it was seen again with nobody at it."""
         self.said: dict[tuple[str, str], float] = {}
         """When each overdue control request was last written down as expired."""
 
@@ -64,26 +65,29 @@ class Sweep:
     def look(self) -> bool:
         """Sweep once. Asks for a drain, and says so, if the same mail was waiting, unleased, the last time already.
 
-        Where RQ's Redis takes no job, being away or full, it drains what waits itself.
+        If nobody can be asked, or nobody has come by the next time, it drains what waits itself: RQ's Redis may be
+        away, or too full to hand out the job that it has.
         """
-        standings = dict(enumerate(self.inbox.backlog()))
-        found = {shard: standing.oldest_id for shard, standing in standings.items() if standing.waiting}
-        forgotten = [
-            shard
-            for shard, oldest in found.items()
-            if self.waiting.get(shard) == oldest and not standings[shard].leased
-        ]
-        self.waiting = found
+        before, self.waiting = self.waiting, {}
+        unattended: list[int] = []
+        for shard, standing in enumerate(self.inbox.backlog()):
+            if standing.waiting:
+                oldest, looks = before.get(shard, (None, 0))
+                looks = looks + (not standing.leased) if oldest == standing.oldest_id else 0
+                self.waiting[shard] = standing.oldest_id, looks
+                if not standing.leased:
+                    unattended.append(shard)
+        forgotten = [shard for shard in unattended if self.waiting[shard][1]]
+        self.by_itself = bool(unattended) and (self.by_itself or any(self.waiting[each][1] > 1 for each in unattended))
         if forgotten:
             log.warning("mail nobody came for", shards=forgotten)
-        if forgotten or (self.unheard and found):
             try:
                 self.nudge()
-                self.unheard = False
             except RedisError as error:
-                log.warning("nobody can be woken: folding without RQ", error=type(error).__name__)
-                self.unheard = True
-                self.drain.drain(list(found))
+                log.warning("nobody can be woken", error=type(error).__name__)
+                self.by_itself = True
+        if self.by_itself:
+            self.drain.drain(unattended)
         return bool(forgotten)
 
     def expire(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -95,9 +96,10 @@ class Commit(NamedTuple):
 
 # The whole effect of a batch and the inbox's progress, or nothing.
 # KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, then a document, a log and
-# its ids for each changed conference, then each noted call. ARGV is read from the front: token, first id of the batch,
-# first id that stays, fold version, how many changes are kept; counters; dead letters; conferences; call notes. Lists
-# are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is given back.
+# its ids for each changed conference, then each noted call. ARGV is read from the front: token, first and last id of
+# the batch, first id that stays, fold version, how many changes are kept; counters; dead letters; conferences; call
+# notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is given
+# back.
 COMMIT = """#!lua flags=allow-oom
 local next_arg, next_key = 0, 8
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
@@ -108,7 +110,7 @@ local holder, trial = unpack(redis.call('MGET', KEYS[1], KEYS[8]))
 if holder ~= take() then return nil end
 local oldest = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)
 if #oldest == 0 or oldest[1][1] ~= take() then return nil end
-local stays, version, kept = take(), take(), take()
+local last, stays, version, kept = take(), take(), take(), take()
 
 each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
 each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
@@ -137,10 +139,12 @@ each(3, function()
   redis.call('EXPIRE', call, take())
 end)
 
-local left, together = string.match(trial or '', '(%d+) (%d+)')
-left = (left or 0) - redis.call('XTRIM', KEYS[2], 'MINID', stays)
+redis.call('XTRIM', KEYS[2], 'MINID', stays)
 redis.call('DEL', KEYS[1], KEYS[8])
-if left > 0 then redis.call('SET', KEYS[8], left .. ' ' .. together .. ' 0') end
+local tried, together = string.match(trial or '', '(%S+) (%d+)')
+if tried and tried ~= last and #redis.call('XRANGE', KEYS[2], '-', tried, 'COUNT', 1) > 0 then
+  redis.call('SET', KEYS[8], tried .. ' ' .. together .. ' - 0')
+end
 return redis.call('XLEN', KEYS[2])
 """.replace("ID_BYTES", str(ID_BYTES))
 
@@ -164,7 +168,7 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         "repeated": work.repeated,
         "dead": len(work.dead_letters),
     }
-    words: list[Any] = [batch.token, batch.first_id, _next_id(batch.last_id), fold_version, retained]
+    words: list[Any] = [batch.token, batch.first_id, batch.last_id, _next_id(batch.last_id), fold_version, retained]
     _say(words, [word for name, count in counters.items() if count for word in (name, count)])
     _say(words, [_encode(letter) for letter in work.dead_letters])
     words.append(len(work.changes))
@@ -254,9 +258,10 @@ def read_call_notes(fields: dict[bytes, bytes]) -> CallNotes:
     """What a call's hash holds."""
     notes = CallNotes(set(), {})
     for field, value in fields.items():
-        kind, _, name = field.decode().partition(":")
+        kind, _, name = field.decode(errors="replace").partition(":")
         if kind == "in":
             notes.conferences.add(name)
-        else:
-            notes.callbacks[name] = _decode(value)
+        elif kind == "said":
+            with suppress(msgspec.DecodeError):  # of a shape that is not known here: nobody could read it anyway
+                notes.callbacks[name] = _decode(value)
     return notes

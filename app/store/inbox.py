@@ -109,12 +109,11 @@ if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[1]) then return 1 end
 return 0
 """
 
-# Put a dead letter back where it came from. KEYS 1 inbox, 2 dead letters. ARGV 1 its id, 2 the entry. Returns 1, or 0
-# where somebody else has done it.
+# Put a dead letter back where it came from. KEYS 1 inbox, 2 dead letters. ARGV 1 its id, 2 the entry. Returns the
+# entry's id, or nil where somebody else has done it.
 SEND_AGAIN = """#!lua flags=allow-oom
-if redis.call('XDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('XADD', KEYS[1], '*', 'e', ARGV[2])
-return 1
+if redis.call('XDEL', KEYS[2], ARGV[1]) == 0 then return nil end
+return redis.call('XADD', KEYS[1], '*', 'e', ARGV[2])
 """
 
 # Say that a shard is attended. KEYS 1 woken. ARGV 1 how long, ms.
@@ -125,9 +124,9 @@ redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 # Take the lease, unless another has it, and read the oldest entries. The client may send this twice. A full memory must
 # not stop the draining that would empty it.
 #
-# What is read is on trial until it is committed: how many entries, how often they were begun together, and how often
-# the first of them by itself. Those that were begun `WHOLE` times and never committed may have killed who began them;
-# they are read one by one, and only by who asks for such.
+# What is read is on trial until it is committed: up to which entry, how often that was begun together, and which entry
+# was begun by itself how often. What was begun `TOGETHER` times and never committed may have killed who began it; it is
+# read one by one, and only by who asks for such.
 # KEYS 1 lease, 2 inbox, 3 epoch, 4 trial, 5 newest. ARGV 1 token, 2 lease's length in ms, 3 how many, 4 name for a new
 # epoch, 5 our fold version, 6 how often together, 7 whether one by one.
 # Returns nil when another holds the lease, or is of a newer version; else {epoch, entries, how often the first was
@@ -136,16 +135,21 @@ CLAIM = """#!lua flags=allow-oom
 local holder, newest, trial = unpack(redis.call('MGET', KEYS[1], KEYS[5], KEYS[4]))
 if holder and holder ~= ARGV[1] then return nil end
 if newest and tonumber(newest) > tonumber(ARGV[5]) then return nil end
-local left, together, alone = string.match(trial or '', '(%d+) (%d+) (%d+)')
-local suspect = left and tonumber(together) >= tonumber(ARGV[6])
+local last, together, first, alone = string.match(trial or '', '(%S+) (%d+) (%S+) (%d+)')
+if last then
+  local oldest = redis.call('XRANGE', KEYS[2], '-', last, 'COUNT', 1)[1]
+  if not oldest then last, together, alone = nil, 0, 0 elseif oldest[1] ~= first then alone = 0 end
+end
+local suspect = last and tonumber(together) >= tonumber(ARGV[6])
 if suspect and ARGV[7] == '0' then return {'', {}, -1} end
 if ARGV[7] == '1' and not suspect then return {'', {}, 0} end
-local entries = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', suspect and 1 or left or ARGV[3])
+local most = suspect and 1 or last and 1000000 or ARGV[3]
+local entries = redis.call('XRANGE', KEYS[2], '-', last or '+', 'COUNT', most)
 if #entries == 0 then return {'', {}, 0} end
 if suspect then
-  redis.call('SET', KEYS[4], left .. ' ' .. together .. ' ' .. alone + 1)
+  redis.call('SET', KEYS[4], table.concat({last, together, entries[1][1], alone + 1}, ' '))
 else
-  redis.call('SET', KEYS[4], #entries .. ' ' .. (together or 0) + 1 .. ' 0')
+  redis.call('SET', KEYS[4], table.concat({last or entries[#entries][1], (together or 0) + 1, '-', 0}, ' '))
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SET', KEYS[3], ARGV[4], 'NX')
@@ -257,13 +261,14 @@ class Inbox:
         calls = [([keys.inbox(shard), keys.woken(shard)], said) for shard, said in words.items()]
         return any(scripts.run(self.redis, self._forward, calls))
 
-    def send_again(self, shard: int, letter_id: bytes, callback: Callback | bytes) -> bool:
-        """Move a dead letter of this shard into its inbox; bytes are an entry as it was. False: it is gone already.
+    def send_again(self, shard: int, letter_id: bytes, callback: Callback | bytes) -> bytes | None:
+        """Move a dead letter of this shard into its inbox; bytes are an entry as it was. Its id there.
 
-        Nobody is woken; a sweep finds it.
+        None: it is gone already. Nobody is woken; a sweep finds it.
         """
         entry = callback if isinstance(callback, bytes) else _encode(Mail(callback))
-        return bool(self._again([keys.inbox(shard), keys.dead_letters(shard)], [letter_id, entry]))
+        found: bytes | None = self._again([keys.inbox(shard), keys.dead_letters(shard)], [letter_id, entry])
+        return found
 
     def wait(self, seen: Mapping[int, bytes], seconds: float) -> list[int]:
         """Block until some shard has an entry newer than the id `seen` of it; the shards that have. Empty: time is up.
@@ -355,6 +360,16 @@ def lag(backlog: Iterable[Backlog], now: float) -> float | None:
     """For how many seconds the oldest entry has waited, `now` being seconds since 1970. None: none is waiting."""
     oldest = [int(shard.oldest_id.split(b"-")[0]) for shard in backlog if shard.oldest_id]
     return max(0.0, round(now - min(oldest) / 1000, 3)) if oldest else None
+
+
+def raw(entry: Entry) -> bytes:
+    """An entry as inboxes hold it."""
+    return _encode(entry)
+
+
+def is_behind(stream_id: bytes, other: bytes) -> bool:
+    """Whether an id of a stream is higher than another."""
+    return tuple(map(int, stream_id.split(b"-"))) > tuple(map(int, other.split(b"-")))
 
 
 def _name() -> str:

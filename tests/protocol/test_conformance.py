@@ -163,13 +163,22 @@ class Both:
             woken, lease, trial, newest, waiting, letters, folded, header = pipe.execute()
         assert bool(woken) == shard.woken
         assert lease == (b"%032x" % shard.lease if shard.lease else None)
-        assert trial == (b"%d %d %d" % shard.trial if shard.trial[0] else None)
+        assert _trial(trial, [entry_id for entry_id, _ in waiting]) == shard.trial
         assert int(newest or 0) == shard.newest
         entries = [inboxes._read(fields[b"e"]) for _, fields in waiting]
         assert [_word(entry) for entry in entries] == list(shard.sent[shard.done :])
         assert len(letters) == sum(fate.startswith("dead") for _, fate in shard.log)
         assert int(folded or 0) == sum(fate == "new" for _, fate in shard.log)
         assert (read_header(header).revision if header else 0) == shard.revision
+
+
+def _trial(trial: bytes | None, waiting: list[bytes]) -> tuple[int, int, int]:
+    """How much of a trial is left, and how often it was begun, together and the first by itself."""
+    if trial is None:
+        return 0, 0, 0
+    last, together, first, alone = trial.split()
+    assert first in (b"-", waiting[0])
+    return sum(not inboxes.is_behind(each, last) for each in waiting), int(together), int(alone)
 
 
 OFTEN = {

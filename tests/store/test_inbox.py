@@ -425,7 +425,23 @@ def test_a_batch_that_is_begun_again_is_the_same_one(redis: Redis, inbox: Inbox,
     assert len(batch.entries) == 1
     committed(snapshots, batch, 1, Commit())
     assert len(claimed(inbox, 0).entries) == 1
-    assert redis.get(keys.trial(0)) == b"1 1 0", "a commit clears what went before it"
+    [_, together, first, alone] = redis.get(keys.trial(0)).split()
+    assert (together, first, alone) == (b"1", b"-", b"0"), "a commit clears what went before it"
+
+
+def test_a_count_is_of_one_entry_and_passes_on_to_no_other(redis: Redis, inbox: Inbox) -> None:
+    for each in numbered(2):
+        inbox.append(0, each)
+    begun(redis, inbox, TOGETHER)
+    for _ in range(3):
+        begun_alone(redis, inbox)
+    redis.xtrim(keys.inbox(0), maxlen=1, approximate=False)  # an operator's hand
+    batch = begun_alone(redis, inbox)
+    assert batch is not None
+    assert (batch.entries, batch.begun) == ([Mail(numbered(2)[1])], 0)
+    redis.xtrim(keys.inbox(0), maxlen=0, approximate=False)
+    inbox.append(0, MUTED)
+    assert claimed(inbox, 0).begun == 0, "nor is what comes later under suspicion"
 
 
 # Workers of several versions.

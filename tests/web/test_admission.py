@@ -21,7 +21,8 @@ Clock = list[float]
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     now = [1000.0]
-    monkeypatch.setattr(admission.time, "monotonic", lambda: now[0])
+    for name in ("monotonic", "thread_time"):
+        monkeypatch.setattr(admission.time, name, lambda: now[0])
     return now
 
 
@@ -32,10 +33,11 @@ def process(clock: Clock) -> Callable[[], Admission]:
     return lambda: Admission(shared)
 
 
-def turns(process: Admission, clock: Clock, length: float, seconds: float) -> None:
-    """Let this go on for so long, each turn as long as that."""
+def turns(process: Admission, clock: Clock, length: float, seconds: float, *, callbacks: int = 500) -> None:
+    """Let this go on for so long, each turn as long as that, and so many callbacks in it."""
     for _ in range(round(seconds / length)):
         process.begin_turn()
+        process._callbacks = callbacks
         clock[0] += length
         process.end_turn()
 
@@ -50,19 +52,44 @@ def test_who_keeps_up_turns_nothing_away(process: Callable[[], Admission], clock
 def test_a_burst_is_taken_whole(process: Callable[[], Admission], clock: Clock) -> None:
     one = process()
     turns(one, clock, 0.01, 1)
-    turns(one, clock, BURST * 0.9, BURST * 0.9)
+    turns(one, clock, 0.1, BURST * 0.9)
     assert not one.refuses(SPEECH)
-    turns(one, clock, 0.01, 0.1)
-    turns(one, clock, BURST * 0.9, BURST * 0.9)
+    turns(one, clock, 0.01, BURST / admission.EARNED)
+    turns(one, clock, 0.1, BURST * 0.9)
+    assert not one.refuses(LEAVE)
+
+
+def test_an_idle_process_is_not_behind(process: Callable[[], Admission], clock: Clock) -> None:
+    one = process()
+    for _ in range(10):
+        turns(one, clock, 0.001, 0.001)
+        clock[0] += 30  # nothing comes
+        assert not one.refuses(SPEECH)
+        one.begin_turn()
+        assert not one.refuses(SPEECH)
+
+
+def test_one_long_answer_is_not_being_behind(process: Callable[[], Admission], clock: Clock) -> None:
+    one = process()
+    turns(one, clock, 3.0, 3.0)
+    assert not one.refuses(SPEECH)
+
+
+def test_readers_who_keep_it_busy_are_no_reason_to_turn_callbacks_away(
+    process: Callable[[], Admission], clock: Clock
+) -> None:
+    one = process()
+    turns(one, clock, 0.3, 10, callbacks=20)
+    assert not one.refuses(SPEECH)
     assert not one.refuses(LEAVE)
 
 
 def test_who_stays_behind_turns_speech_away_and_then_the_rest(process: Callable[[], Admission], clock: Clock) -> None:
     one = process()
-    turns(one, clock, 0.2, BURST + 0.1)
+    turns(one, clock, 0.1, BURST + 0.1)
     assert one.refuses(SPEECH)
     assert not one.refuses(LEAVE), "the others do not know of it yet"
-    turns(one, clock, 0.2, GRACE + 0.1)
+    turns(one, clock, 0.1, GRACE + 0.1)
     assert one.refuses(SPEECH)
     assert one.refuses(LEAVE)
 
@@ -84,13 +111,20 @@ def test_nobody_takes_speech_while_anybody_turns_more_away(process: Callable[[],
     assert not other.refuses(LEAVE)
 
 
-def test_once_it_keeps_up_again_everything_is_taken(process: Callable[[], Admission], clock: Clock) -> None:
+def test_once_it_keeps_up_again_everything_is_taken_but_no_burst(
+    process: Callable[[], Admission], clock: Clock
+) -> None:
     one = process()
     turns(one, clock, 0.2, 2)
     assert one.refuses(LEAVE)
     turns(one, clock, 0.01, 1)
     assert one.calm
     assert not one.refuses(SPEECH)
+    turns(one, clock, 0.1, 0.1)
+    assert one.refuses(SPEECH)
+    turns(one, clock, 0.01, 11)
+    turns(one, clock, 0.1, 0.4)
+    assert not one.refuses(SPEECH), "that was long enough to have credit again"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -115,7 +149,7 @@ def test_connections_that_wait_to_be_accepted_are_being_behind(process: Callable
 def test_what_is_turned_away_is_told_so_counted_and_not_stored(site: Site, clock: Clock) -> None:
     webhook = site.app.extensions["offhook.webhook"]
     webhook.admission = Admission(bytearray(8))
-    clock[0] += BURST + 0.1
+    webhook.admission.credit = 0.0
     spoken = said("participant-speech-start", ANNA, number=3, second=2)
     answer = site.send(spoken, signature(OURS + PATH, spoken))
     assert answer.status_code == 503
