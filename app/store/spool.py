@@ -56,7 +56,9 @@ class Segment:
         self.descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
         self.sent = 0
-        """Bytes that need not be sent again."""
+        """Bytes that need not be looked at again."""
+        self.taken: set[int] = set()
+        """Of what comes behind them, where the frames end that were sent all the same."""
 
     def append(self, frames: bytes) -> None:
         """Have these on disk. Raises OSError with nothing added."""
@@ -97,6 +99,9 @@ class Spool:
         self.limit = limit
         self._open: Segment | None = None
         self._emptying: list[Segment] = []
+        self._complained: set[Path] = set()
+        self.trouble = ""
+        """Why what is there was not sent the last time; empty: it was."""
         self._guard = threading.Lock()
 
     def write(self, mail: Sequence[Spooled]) -> list[bool]:
@@ -144,43 +149,56 @@ class Spool:
         """Whether anything is in the folder."""
         return next(self._files(), None) is not None
 
-    def empty(self, send: Callable[[Sequence[Spooled]], None]) -> int:
+    def empty(self, send: Callable[[Sequence[Spooled]], Sequence[bool]]) -> int:
         """Send what is there, and take away each file that is done with. How many callbacks were sent.
 
-        What `send` raises is raised; the next time goes on behind what was sent. Files of living processes are theirs.
+        `send` tells of each whether it was taken. What was not stays where it is, with all behind it, until the next
+        time; what was is not sent again. What `send` raises is raised. Files of living processes are theirs.
         """
-        with self._guard:
-            if self._open is not None:
-                self._emptying.append(self._open)
-                self._open = None
-            ours = {segment.path for segment in self._emptying}
-            self._emptying += filter(None, (_taken_over(path) for path in self._files() if path not in ours))
-            segments = list(self._emptying)
         sent = 0
-        for segment in segments:
-            sent += self._empty(segment, send)
+        while segment := self._next():
+            try:
+                count, done = self._empty(segment, send)
+            except OSError as error:
+                self._complain(segment.path, error)  # and leave it, locked, to whoever comes after this process
+                count, done = 0, True
+            sent += count
+            if not done:
+                break
             with self._guard:
                 self._emptying.remove(segment)
         if sent:
             log.info("spooled callbacks are sent", callbacks=sent)
         return sent
 
-    def _empty(self, segment: Segment, send: Callable[[Sequence[Spooled]], None]) -> int:
+    def _next(self) -> Segment | None:
+        """The file whose turn it is. No new ones while there are some: else there would be more and more."""
+        with self._guard:
+            if not self._emptying and self._open is not None:
+                self._emptying.append(self._open)
+                self._open = None
+            if not self._emptying:
+                left = (path for path in self._files() if path not in self._complained)
+                self._emptying += filter(None, map(self._taken_over, left))
+            return self._emptying[0] if self._emptying else None
+
+    def _empty(self, segment: Segment, send: Callable[[Sequence[Spooled]], Sequence[bool]]) -> tuple[int, bool]:
+        """How many were sent, and whether the file is done with and gone."""
         sent, damaged = 0, 0
-        load: list[Spooled] = []
-        end = segment.sent
+        load: dict[int, Spooled] = {}
         for end, each in segment.frames():
             if each is None:
                 damaged += 1
-            else:
-                load.append(each)
+            elif end not in segment.taken:
+                load[end] = each
             if len(load) >= SENT_AT_ONCE:
-                send(load)
-                sent += len(load)
-                segment.sent, load = end, []
+                sent += _sent(segment, load, send)
+                if load:
+                    return sent, False
+                segment.sent = end
+        sent += _sent(segment, load, send)
         if load:
-            send(load)
-            segment.sent = end
+            return sent, False
         if damaged:
             kept = segment.path.with_suffix(".damaged")
             segment.path.rename(kept)
@@ -188,7 +206,32 @@ class Spool:
         else:
             segment.path.unlink(missing_ok=True)
         segment.close()
-        return sent + len(load)
+        return sent, True
+
+    def _taken_over(self, path: Path) -> Segment | None:
+        """A file whose process is dead. None: it lives, or another has taken it over, or it cannot be opened."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._complain(path, error)
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink == 0:  # emptied between the two
+            os.close(descriptor)
+            return None
+        return Segment(path, descriptor)
+
+    def _complain(self, path: Path, error: OSError) -> None:
+        """Say once that a file cannot be read: the others are sent all the same."""
+        if path not in self._complained:
+            self._complained.add(path)
+            log.error("a spool file cannot be sent", file=str(path), error=error.strerror or type(error).__name__)
 
     def _files(self) -> Iterator[Path]:
         with suppress(FileNotFoundError):
@@ -200,13 +243,19 @@ class Spool:
         path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}.spool"
         unnamed = path.with_suffix(".new")
         descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        unnamed.rename(path)
-        folder = os.open(self.folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            folder = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                unnamed.rename(path)
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except BaseException:
+            os.close(descriptor)
+            for name in (unnamed, path):
+                name.unlink(missing_ok=True)
+            raise
         return Segment(path, descriptor)
 
 
@@ -215,9 +264,12 @@ def lasts(folder: Path) -> bool:
     if sys.platform != "linux":
         return True
     there = folder
-    while not there.exists():
-        there = there.parent
-    device = there.stat().st_dev
+    try:
+        while not there.exists():
+            there = there.parent
+        device = there.stat().st_dev
+    except OSError:  # it can neither be looked into nor written
+        return False
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, kind = line.partition(" - ")
@@ -226,21 +278,15 @@ def lasts(folder: Path) -> bool:
     return True
 
 
-def _taken_over(path: Path) -> Segment | None:
-    """A file whose process is dead. None: it lives, or another has taken it over."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    if os.fstat(descriptor).st_nlink == 0:  # emptied between the two
-        os.close(descriptor)
-        return None
-    return Segment(path, descriptor)
+def _sent(segment: Segment, load: dict[int, Spooled], send: Callable[[Sequence[Spooled]], Sequence[bool]]) -> int:
+    """Send these, by where they end. How many were taken; what was not stays in `load`."""
+    if not load:
+        return 0
+    taken = [end for end, is_taken in zip(load, send(list(load.values())), strict=True) if is_taken]
+    segment.taken.update(taken)
+    for end in taken:
+        del load[end]
+    return len(taken)
 
 
 def _frame(each: Spooled) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response
+from redis import Redis
 
 from app.store.durability import examine
 from app.store.inbox import Inbox
@@ -10,8 +11,11 @@ from app.store.spool import Spool
 from app.web.answers import failure, json_value
 
 
-def create(*, inbox: Inbox, spool: Spool | None) -> Blueprint:
-    """`/healthz` and `/readyz`; neither needs a key or tells about conferences."""
+def create(*, inbox: Inbox, spool: Spool | None, redis: Redis) -> Blueprint:
+    """`/healthz` and `/readyz`; neither needs a key or tells about conferences.
+
+    `redis` is another client of the inbox's Redis, for who asks not to keep callbacks waiting.
+    """
     health = Blueprint("health", __name__)
 
     @health.get("/healthz")
@@ -20,7 +24,7 @@ def create(*, inbox: Inbox, spool: Spool | None) -> Blueprint:
 
     @health.get("/readyz")
     def readyz() -> Response:
-        examined = examine(inbox.redis, inbox.mode)
+        examined = examine(redis, inbox.mode)
         answer = {
             "append_only_file": examined.found.append_only_file,
             "durability": {
@@ -36,9 +40,15 @@ def create(*, inbox: Inbox, spool: Spool | None) -> Blueprint:
         elif examined.sentences:
             return failure(503, " ".join(examined.sentences))
         else:
-            reasons = ["Spooled callbacks are being sent."] if answer["spooled_bytes"] else []
+            reasons = [_sending(spool)] if spool is not None and answer["spooled_bytes"] else []
             if not inbox.attended():
                 reasons.append("No worker has been alive for a while: what is stored is not folded.")
         return json_value({"status": "degraded" if reasons else "ready", "reasons": reasons, **answer})
 
     return health
+
+
+def _sending(spool: Spool) -> str:
+    if spool.trouble:
+        return f"Spooled callbacks could not be sent the last time ({spool.trouble})."
+    return "Spooled callbacks are being sent."

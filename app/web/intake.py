@@ -32,6 +32,9 @@ SLOW = 0.25
 LEFT_ALONE = 0.5
 """Seconds for which Redis is not asked again after such a failure."""
 
+SAID_EVERY = 1.0
+"""Seconds between two log lines about a disk that fails."""
+
 log = structlog.get_logger("offhook.intake")
 
 
@@ -69,6 +72,7 @@ class Intake:
         self._away: Exception | None = None
         """Why Redis was not reached the last time."""
         self._left_alone_until = 0.0
+        self._complained_at = -SAID_EVERY
         self._queue: list[Letter] = []
         self._under_way = 0
         self._guard = threading.Lock()
@@ -162,26 +166,36 @@ class Intake:
             taken = self.spool.write([Spooled(each.home, each.callback, each.speech) for each in letters])
             failpoints.reach("after_spool")
         except OSError as error:
-            log.error("not spooled", error=error.strerror or type(error).__name__)
+            now = time.monotonic()
+            if now - self._complained_at > SAID_EVERY:
+                self._complained_at = now
+                log.error("not spooled", error=error.strerror or type(error).__name__)
             return
         for letter, is_taken in zip(letters, taken, strict=True):
             if is_taken:
                 letter.failure = None
 
     def empty_spool(self) -> None:
-        """Send what is in the spool, as far as Redis takes it. Raises redis.RedisError, `WrongLayout` or OSError."""
-        if self.spool is None or not self.spool.waiting():
+        """Send what is in the spool, as far as Redis takes it."""
+        if self.spool is None:
             return
-        self.prepare()
-        self.inbox.probe("spool")  # else what no replica takes would be sent again and again
-        if self.spool.empty(self._sent_again):
-            self._wake()
+        trouble = ""
+        try:
+            if self.spool.waiting():
+                self.prepare()
+                self.inbox.probe("spool")  # else what no replica takes would be sent again and again
+                if self.spool.empty(self._sent_again):
+                    self._wake()
+        except (RedisError, WrongLayout, OSError) as error:
+            trouble = type(error).__name__
+        if trouble and trouble != self.spool.trouble:
+            log.warning("spooled callbacks wait", error=trouble)
+        self.spool.trouble = trouble
 
-    def _sent_again(self, mail: Sequence[Spooled]) -> None:
+    def _sent_again(self, mail: Sequence[Spooled]) -> list[bool]:
+        """Of each whether it was taken. What was acknowledged is speech no more: it has the whole room."""
         outcomes = self.inbox.append_all([Posted(self.inbox.shard_of(each.home), each.callback) for each in mail])
-        for outcome in outcomes:
-            if isinstance(outcome, RedisError):
-                raise outcome
+        return [not isinstance(outcome, RedisError) for outcome in outcomes]
 
     def _wake(self) -> None:
         try:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 
 import structlog
-from redis import RedisError
 
-from app.store.connect import WrongLayout
 from app.web.intake import Intake
 from app.web.refusals import Refusals
 
@@ -33,8 +31,6 @@ class Upkeep:
         """Look once."""
         try:
             self.intake.empty_spool()
-        except (RedisError, WrongLayout) as error:
-            log.warning("spooled callbacks wait for Redis", error=type(error).__name__)
+            self.refusals.write()
         except Exception:  # without it callbacks would stay where nobody reads them
-            log.exception("cannot empty the spool")
-        self.refusals.write()
+            log.exception("upkeep failed")

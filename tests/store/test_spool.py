@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as Unconnected
+from structlog.testing import capture_logs
 
 from app.events import Callback
 from app.store import spool as spooling
@@ -35,11 +36,12 @@ class Inboxes:
         self.loads = loads
         self.had: list[Spooled] = []
 
-    def send(self, mail: Sequence[Spooled]) -> None:
+    def send(self, mail: Sequence[Spooled]) -> list[bool]:
         if not self.loads:
             raise Unconnected("away")
         self.loads -= 1
         self.had += mail
+        return [True] * len(mail)
 
 
 def emptied(spool: Spool) -> list[Spooled]:
@@ -100,6 +102,54 @@ def test_when_redis_goes_away_again_it_goes_on_behind_what_was_sent(
     assert spool.empty(inboxes.send) == 5
     assert inboxes.had == [*mail, numbered(99)]
     assert not spool.waiting()
+
+
+def test_what_is_not_taken_stays_and_what_is_is_not_sent_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spooling, "SENT_AT_ONCE", 4)
+    spool, had = Spool(folder), []
+    mail = [numbered(n) for n in range(10)]
+    spool.write(mail)
+    full = {mail[1], mail[6]}
+
+    def send(some: Sequence[Spooled]) -> list[bool]:
+        had.extend(each for each in some if each not in full)
+        return [each not in full for each in some]
+
+    for _ in range(5):
+        spool.write([numbered(99)])
+        spool.empty(send)
+    assert len(list(folder.iterdir())) == 2, "however long it lasts"
+    assert had == [mail[0], mail[2], mail[3], mail[4]] or had[:3] == [mail[0], mail[2], mail[3]]
+    full.clear()
+    spool.empty(send)
+    assert not spool.waiting()
+    assert sorted(had, key=repr) == sorted([*mail, *[numbered(99)] * 5], key=repr), "each once"
+
+
+def test_a_file_that_cannot_be_opened_is_said_once_and_the_others_are_sent(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "0-strange.spool").mkdir()
+    spool = Spool(folder)
+    with capture_logs() as lines:
+        for number in range(3):
+            spool.write([numbered(number)])
+            assert emptied(spool) == [numbered(number)]
+    assert [line["error"] for line in lines if line["event"] == "a spool file cannot be sent"] == ["Is a directory"]
+
+
+def test_a_folder_that_cannot_be_synced_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    spool, before = Spool(folder), len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        for _ in range(5):
+            with pytest.raises(OSError, match="Input/output"):
+                spool.write([numbered(1)])
+    assert list(folder.iterdir()) == []
+    assert sys.platform != "linux" or len(list(Path("/proc/self/fd").iterdir())) == before
+    assert spool.write([numbered(1)]) == [True]
 
 
 def test_beyond_its_bound_nothing_is_taken_and_speech_only_to_the_half(folder: Path) -> None:
