@@ -20,8 +20,8 @@ from app.store.connect import connect
 from app.store.feed import subscribe
 from app.store.inbox import LEASE_LASTS, Inbox, Posted
 from app.store.snapshots import Snapshots
-from tests.chaos.lab import SHARDS, Lab, kill_one, signal_to
-from tests.chaos.ledger import Load, Parameters, stories, waiting
+from tests.chaos.lab import Lab, kill_one, signal_to
+from tests.chaos.ledger import SHARDS, Load, Parameters, stories, waiting
 from tests.chaos.traffic import quantile
 from tests.system.house import House, alive, awaited
 

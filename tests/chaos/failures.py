@@ -22,8 +22,8 @@ from app.store import keys
 from app.store.snapshots import Snapshots
 from bench.load import deliver
 from tests.chaos.crashes import redis_of
-from tests.chaos.lab import SHARDS, Lab, signal_to
-from tests.chaos.ledger import Load, Parameters, audit, await_settled, events_of, stories, waiting
+from tests.chaos.lab import Lab, signal_to
+from tests.chaos.ledger import SHARDS, Load, Parameters, audit, await_settled, events_of, stories, waiting
 from tests.chaos.traffic import Flow, requests
 from tests.system.house import House, awaited
 

@@ -15,8 +15,8 @@ from app.store.snapshots import Snapshots
 from bench.load import deliver
 from bench.machine import memory
 from tests.chaos.crashes import redis_of
-from tests.chaos.lab import SHARDS, Lab
-from tests.chaos.ledger import await_settled, stories
+from tests.chaos.lab import Lab
+from tests.chaos.ledger import SHARDS, await_settled, stories
 from tests.chaos.traffic import Flow, requests
 from tests.system.house import awaited
 
