@@ -92,8 +92,8 @@ class Admission:
 
 
 def waiting(listener: socket.socket) -> int:
-    """How many connections wait to be accepted, where the system tells."""
-    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
+    """How many connections wait to be accepted, where the system tells and as long as it listens."""
+    if sys.platform != "linux" or listener.fileno() < 0 or listener.family not in (socket.AF_INET, socket.AF_INET6):
         return 0
     try:
         told = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)

@@ -65,7 +65,7 @@ def glance(callback: Callback) -> Glance | None:
         pairs = form_fields(callback.body)
     except Malformed:
         return None
-    told = {name: _text(value) for name, value in pairs}
+    told = {name: _text(value) for name, value in reversed(pairs)}  # the first counts: for that account it was signed
     sid, account = told.get(b"ConferenceSid") or callback.conference_sid or "", told.get(b"AccountSid", "")
     return Glance(account, sid, _identity(pairs)) if is_sid("CF", sid) else None
 

@@ -181,7 +181,15 @@ SCHEMAS: dict[str, Schema] = {
         "description": "A timeline, the document's revision that it shows, and of how many callbacks it was made.",
         "allOf": [_ref("Timeline"), _object({"revision": INTEGER, "events": INTEGER})],
     },
-    "DeadLetter": _object({"reason": TEXT, "received_at": TIME, "parameters": {"type": ["object", "string"]}}),
+    "DeadLetter": _object(
+        {
+            "reason": TEXT,
+            "received_at": TIME,
+            "set_aside_at": TIME,
+            "set_aside_by": TEXT,
+            "parameters": {"type": ["object", "string"]},
+        }
+    ),
     "Stats": _object(
         {
             "conferences": _object(dict.fromkeys(get_args(Status), INTEGER)),

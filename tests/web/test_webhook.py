@@ -241,6 +241,19 @@ def test_a_second_account_sid_does_not_smuggle_a_callback_into_another_account(s
     assert site.told("/api/stats")["callbacks"]["dead_letters"] == 1
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_second_account_sid_puts_no_mark_on_another_accounts_conference(site: Site, first: bool) -> None:
+    site.tell(JOIN)
+    site.fold()
+    before = site.told(f"/api/conferences/{ROOM}")
+    pairs = [*JOIN.items(), ("SequenceNumber", "2")]
+    pairs = [("AccountSid", STRANGER), *pairs] if first else [*pairs, ("AccountSid", STRANGER)]
+    signed = RequestValidator(STRANGERS_TOKEN).compute_signature(OURS + PATH, MultiDict(pairs))
+    assert site.send(urlencode(pairs).encode(), signed).status_code == (204 if first else 403)
+    site.fold()
+    assert site.told(f"/api/conferences/{ROOM}") == before
+
+
 @pytest.mark.parametrize(
     ("secret", "algorithm", "header", "status"),
     [
