@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 
 import structlog
 from redis import RedisError
 from rq import SimpleWorker
+from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from app import failpoints
@@ -29,7 +32,13 @@ PATIENCE = 5.0
 WORKER_LASTS = 20
 """Seconds after which RQ takes a silent worker for dead. It waits for a job 15 s less at a time."""
 
+BEFORE_ANOTHER_TRIAL = 1.0
+"""Seconds, after RQ's Redis was lost."""
+
 log = structlog.get_logger("offhook.worker")
+
+stop = threading.Event()
+"""Set once a signal has asked this process to end, after the job it may be at."""
 
 
 class Worker(SimpleWorker):
@@ -40,12 +49,14 @@ class Worker(SimpleWorker):
     connection_timeout = 8
     """Seconds, longer than RQ waits for a job. So late it is noticed that a connection has gone without a word."""
 
-    stop_asked = False
-    """Whether a signal has asked this worker to end, after the job it may be at."""
-
     def handle_warm_shutdown_request(self) -> None:
         """RQ calls this on the first signal."""
-        self.stop_asked = True
+        stop.set()
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]  # RQ has left it without
+        if stop.is_set():  # a signal came before these were there to hear it
+            raise StopRequested
 
 
 def main() -> None:
@@ -61,38 +72,41 @@ def main() -> None:
         log.warning("faults are injected", at=[each.name for each in settings.failpoints])
         failpoints.arm(settings.failpoints)
     try:
-        worker, drain, sweep = build(settings)
+        drain, sweep = build(settings)
     except (WrongLayout, RedisError) as error:
         sys.exit(f"The worker cannot start: {error}")
-    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # until RQ has its own
+        signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=sweep.run, args=[stop], daemon=True, name="sweep").start()
-    threading.Thread(target=watch, args=[lambda: drain.at_work, stop], daemon=True, name="watch").start()
+    threading.Thread(target=watch, args=[[drain, sweep.drain], stop], daemon=True, name="watch").start()
     log.info("working", pid=os.getpid())
-    worker.work(logging_level="WARNING")
-    stop.set()
-    if not worker.stop_asked:
-        sys.exit("The worker lost its Redis; it must be started again.")
+    with suppress(StopRequested):
+        while not stop.is_set():
+            try:
+                of_rq(settings, drain).work(logging_level="WARNING")
+            except RedisError as error:
+                log.warning("RQ's Redis gives out no jobs", error=type(error).__name__)
+            stop.wait(BEFORE_ANOTHER_TRIAL)
 
 
-def build(settings: Settings) -> tuple[Worker, Drain, Sweep]:
-    """A worker, what it does and its sweep, from settings. Raises redis.RedisError, or `WrongLayout`."""
-    redis_url, rq_url = str(settings.redis_url), str(settings.rq_redis_url)
-    state = connect(redis_url, patience=PATIENCE)
+def build(settings: Settings) -> tuple[Drain, Sweep]:
+    """What a worker does, and its sweep, from settings. Raises redis.RedisError, or `WrongLayout`."""
+    state = connect(str(settings.redis_url), patience=PATIENCE)
     until_answering(state)
     claim_layout(state, settings.shards)
     if wrong := examine(state, settings.durability).sentences:
         log.error("Redis is not what OFFHOOK_DURABILITY asks for", asked=settings.durability, wrong=wrong)
     inbox = Inbox(state, settings.shards, settings.inbox_limit)
-    wake = partial(nudge, wake_ups(connect(rq_url, patience=PATIENCE)))
+    wake = partial(nudge, wake_ups(connect(str(settings.rq_redis_url), patience=PATIENCE)))
     snapshots = Snapshots(state, settings.shards)
-    drain = Drain(
-        inbox=inbox,
-        snapshots=snapshots,
-        nudge=wake,
-        stopping=lambda: worker.stop_asked,
-    )
-    connection = connect(rq_url, patience=Worker.connection_timeout)
-    worker = Worker(
+    of_jobs, of_sweep = (Drain(inbox=inbox, snapshots=snapshots, nudge=wake, stopping=stop.is_set) for _ in range(2))
+    return of_jobs, Sweep(inbox, snapshots, wake, of_sweep)
+
+
+def of_rq(settings: Settings, drain: Drain) -> Worker:
+    """RQ's worker. Raises redis.RedisError."""
+    connection = connect(str(settings.rq_redis_url), patience=Worker.connection_timeout)
+    return Worker(
         [wake_ups(connection)],
         connection=connection,
         job_class=job_class({DRAIN: drain.spell}),
@@ -101,7 +115,6 @@ def build(settings: Settings) -> tuple[Worker, Drain, Sweep]:
         maintenance_interval=60,
         log_job_description=False,
     )
-    return worker, drain, Sweep(inbox, snapshots, wake)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from app.events import Callback
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from app.twilio.control import Record, encode_record
+from workers.drain import Drain
 
 EVERY = 1.0
 """Seconds. Mail is found by the second sweep that sees it, so within two of them."""
@@ -34,10 +35,14 @@ log = structlog.get_logger("offhook.sweep")
 class Sweep:
     """Looks at every shard once in a while, in a thread of each worker process."""
 
-    def __init__(self, inbox: Inbox, snapshots: Snapshots, nudge: Callable[[], None]) -> None:
+    def __init__(self, inbox: Inbox, snapshots: Snapshots, nudge: Callable[[], None], drain: Drain) -> None:
+        """`drain` is for when nobody can be nudged, and nobody else's."""
         self.inbox = inbox
         self.snapshots = snapshots
         self.nudge = nudge
+        self.drain = drain
+        self.unheard = False
+        """Whether the last nudge failed."""
         self.waiting: dict[int, bytes | None] = {}
         self.said: dict[tuple[str, str], float] = {}
         """When each overdue control request was last written down as expired."""
@@ -57,7 +62,10 @@ class Sweep:
                 return
 
     def look(self) -> bool:
-        """Sweep once. Asks for a drain, and says so, if the same mail was waiting, unleased, the last time already."""
+        """Sweep once. Asks for a drain, and says so, if the same mail was waiting, unleased, the last time already.
+
+        Where RQ's Redis takes no job, being away or full, it drains what waits itself.
+        """
         standings = dict(enumerate(self.inbox.backlog()))
         found = {shard: standing.oldest_id for shard, standing in standings.items() if standing.waiting}
         forgotten = [
@@ -68,7 +76,14 @@ class Sweep:
         self.waiting = found
         if forgotten:
             log.warning("mail nobody came for", shards=forgotten)
-            self.nudge()
+        if forgotten or (self.unheard and found):
+            try:
+                self.nudge()
+                self.unheard = False
+            except RedisError as error:
+                log.warning("nobody can be woken: folding without RQ", error=type(error).__name__)
+                self.unheard = True
+                self.drain.drain(list(found))
         return bool(forgotten)
 
     def expire(self) -> None:

@@ -62,8 +62,10 @@ def claim_layout(redis: Redis, shards: int) -> None:
 
     Raises `WrongLayout`.
     """
-    redis.set(keys.LAYOUT, f"{shards} form {FORM}", nx=True)
     found: Any = redis.get(keys.LAYOUT)
+    if found is None:  # else nothing is written: a full memory would refuse it
+        redis.set(keys.LAYOUT, f"{shards} form {FORM}", nx=True)
+        found = redis.get(keys.LAYOUT)
     laid_out, _, form = (found or b"").decode().partition(" form ")
     if form != str(FORM):
         raise WrongLayout(

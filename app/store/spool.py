@@ -186,7 +186,7 @@ class Spool:
             segment.path.rename(kept)
             log.error("part of a spool file cannot be read; the file is kept", file=str(kept), parts=damaged)
         else:
-            segment.path.unlink()
+            segment.path.unlink(missing_ok=True)
         segment.close()
         return sent + len(load)
 

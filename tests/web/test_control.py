@@ -23,7 +23,6 @@ from werkzeug.datastructures import Authorization
 from werkzeug.test import TestResponse
 
 from app.events import Callback
-from app.store.snapshots import Snapshots
 from app.twilio import control as asking
 from app.upstream import api as upstream_api
 from app.upstream.api import FORWARDED_BY
@@ -46,6 +45,7 @@ from tests.web.conftest import (
     TENANT,
     Site,
 )
+from workers.drain import Drain
 from workers.sweep import Sweep
 
 BASE = f"/2010-04-01/Accounts/{ACCOUNT}/Conferences"
@@ -58,6 +58,12 @@ LATER = "Sun, 22 Nov 2026 13:00:00 +0000"
 NEW_CALL = {"From": "+15550100", "To": PHONE, "Label": "cleo"}
 
 Form = Mapping[str, Any] | list[tuple[str, str]] | bytes
+
+
+def sweep_of(site: Site) -> Sweep:
+    """A worker's sweep."""
+    drain = Drain(inbox=site.inbox, snapshots=site.snapshots, nudge=lambda: None, stopping=lambda: False)
+    return Sweep(site.inbox, site.snapshots, lambda: None, drain)
 
 
 class Asked(NamedTuple):
@@ -1393,7 +1399,7 @@ def test_what_has_not_happened_in_time_was_ignored_until_a_late_callback_tells(
 
 def swept(site: Site) -> None:
     """Do the sweep's part, once, and fold what comes of it."""
-    Sweep(site.inbox, Snapshots(site.redis, site.inbox.shards), lambda: None).expire()
+    sweep_of(site).expire()
     site.fold()
 
 
@@ -1708,7 +1714,7 @@ def test_what_happens_of_its_own_accord_long_afterwards_confirms_nothing(
     else:
         change(room, f"{HERE}.json", {"Status": "completed"})
     room.fold()
-    Sweep(room.inbox, room.snapshots, lambda: None).expire()
+    sweep_of(room).expire()
     assert action(room)["state"] == "ignored"
     room.tell(said("conference-end", number=60, second=0, Timestamp=_in_an_hour()))
     assert action(room)["state"] == "ignored"

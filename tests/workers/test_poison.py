@@ -239,19 +239,21 @@ def test_a_worker_that_gets_stuck_is_ended_with_its_traceback_and_one_that_works
 
 STUCK = """
 import threading, time
+from types import SimpleNamespace
 from workers import watch
 watch.STUCK_AFTER, watch.EVERY = 0.6, 0.05
-at_work = [None]
-threading.Thread(target=watch.watch, args=[lambda: at_work[0], threading.Event()], daemon=True).start()
+drain = SimpleNamespace(at_work=None)
+drains = [SimpleNamespace(at_work=None), drain]
+threading.Thread(target=watch.watch, args=[drains, threading.Event()], daemon=True).start()
 for _ in range(30):
-    at_work[0] = time.monotonic()
+    drain.at_work = time.monotonic()
     time.sleep(0.05)
-at_work[0] = None
+drain.at_work = None
 time.sleep(1)
 print("well", flush=True)
 
 def spin():
-    at_work[0] = time.monotonic()
+    drain.at_work = time.monotonic()
     print("stuck", flush=True)
     while True:
         pass
@@ -262,7 +264,7 @@ spin()
 
 def test_the_watch_ends_with_the_worker() -> None:
     stop = threading.Event()
-    watcher = threading.Thread(target=watching.watch, args=[lambda: None, stop])
+    watcher = threading.Thread(target=watching.watch, args=[[], stop])
     watcher.start()
     stop.set()
     watcher.join(10)

@@ -29,11 +29,11 @@ def version_of(redis: Redis, inbox: Inbox) -> int:
     return int(str(redis.hget(keys.conference(inbox.shard_of(ROOM), ROOM), "fold"), "ascii"))  # type: ignore[arg-type]
 
 
-def announced(inbox: Inbox, snapshots: Snapshots) -> None:
+def announced(drain: Drain) -> None:
     """Sweep once."""
     stop = threading.Event()
     stop.set()
-    Sweep(inbox, snapshots, lambda: None).run(stop)
+    Sweep(drain.inbox, drain.snapshots, lambda: None, drain).run(stop)
 
 
 def test_no_older_worker_writes_while_a_newer_one_lives(
@@ -44,13 +44,13 @@ def test_no_older_worker_writes_while_a_newer_one_lives(
     empty(drain)
     with monkeypatch.context() as newer:
         newer.setattr(fold, "VERSION", fold.VERSION + 1)
-        announced(inbox, snapshots)
+        announced(drain)
         post(inbox, ANNA_JOINS)
         empty(drain)
     upgraded = version_of(redis, inbox)
     assert upgraded == fold.VERSION + 1
 
-    announced(inbox, snapshots)
+    announced(drain)
     post(inbox, BEN_JOINS)
     drain.drain(range(SHARDS))
     assert version_of(redis, inbox) == upgraded
@@ -69,7 +69,7 @@ def test_after_a_roll_back_the_older_worker_goes_on_from_the_log(
     inbox = drain.inbox
     with monkeypatch.context() as newer:
         newer.setattr(fold, "VERSION", fold.VERSION + 1)
-        announced(inbox, snapshots)
+        announced(drain)
         post(inbox, START, ANNA_JOINS)
         empty(drain)
     post(inbox, ANNA_LEAVES)
