@@ -76,7 +76,8 @@ def stop_at_work(house: House, redis: Redis, rng: random.Random, spared: set[int
                 return pid, held
             signal_to(pid, signal.SIGCONT)
         time.sleep(rng.uniform(0.005, 0.05))
-    raise AssertionError("no worker was ever at work")
+    said = f"{waiting(redis)} wait, leases {sorted(leases(redis))}, workers {house.processes()['worker']}"
+    raise AssertionError(f"no worker was ever at work: {said}; {house.log.read_text()[-2000:]}")
 
 
 class Revisions:
