@@ -96,7 +96,7 @@ def run(name: str, seed: int, size: str) -> list[Finding]:
             SCENARIOS[name](lab)
         except Exception as error:
             traceback.print_exc()
-            lab.promise(name, "", "it comes to its end", f"{type(error).__name__}: {str(error)[:60]}", False)
+            lab.promise(name, "", "it comes to its end", f"{type(error).__name__}: {str(error)[:90]}", False)
         finally:
             lab.close()
         return lab.findings

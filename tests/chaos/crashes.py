@@ -20,8 +20,8 @@ from app.store.connect import connect
 from app.store.feed import subscribe
 from app.store.inbox import LEASE_LASTS, Inbox, Posted
 from app.store.snapshots import Snapshots
-from tests.chaos.lab import SHARDS, Lab, kill_one, signal_to
-from tests.chaos.ledger import Load, Parameters, stories, waiting
+from tests.chaos.lab import Lab, kill_one, signal_to
+from tests.chaos.ledger import SHARDS, Load, Parameters, stories, waiting
 from tests.chaos.traffic import quantile
 from tests.system.house import House, alive, awaited
 
@@ -76,7 +76,8 @@ def stop_at_work(house: House, redis: Redis, rng: random.Random, spared: set[int
                 return pid, held
             signal_to(pid, signal.SIGCONT)
         time.sleep(rng.uniform(0.005, 0.05))
-    raise AssertionError("no worker was ever at work")
+    said = f"{waiting(redis)} wait, leases {sorted(leases(redis))}, workers {house.processes()['worker']}"
+    raise AssertionError(f"no worker was ever at work: {said}; {house.log.read_text()[-2000:]}")
 
 
 class Revisions:

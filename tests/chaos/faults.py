@@ -13,8 +13,8 @@ from typing import Any
 from redis import Redis, RedisError
 
 from tests.chaos.crashes import behind, last_id
-from tests.chaos.lab import SHARDS, Lab, Valkey, signal_to, told
-from tests.chaos.ledger import waiting
+from tests.chaos.lab import Lab, Valkey, signal_to, told
+from tests.chaos.ledger import SHARDS, waiting
 from tests.chaos.proxy import Proxy
 from tests.chaos.traffic import Flow
 from tests.system.house import House, awaited

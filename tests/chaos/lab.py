@@ -20,11 +20,10 @@ from redis import Redis, RedisError
 from app.store import embedded
 from app.store.connect import connect
 from app.store.snapshots import Snapshots
-from tests.chaos.ledger import Audit, Parameters, audit, await_settled
+from tests.chaos.ledger import SHARDS, Audit, Parameters, audit, await_settled
 from tests.chaos.proxy import Proxy
 from tests.system.house import House, alive, awaited
 
-SHARDS = 16
 SIZES = ("full", "quick", "test")
 T = TypeVar("T")
 

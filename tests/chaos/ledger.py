@@ -24,6 +24,7 @@ from app.twilio.callbacks import read
 from tests.cast import ACCOUNT
 from tests.system.house import PATIENCE, House, awaited
 
+SHARDS = 16
 SENDERS = 6
 BEFORE_ANOTHER_TRY = 0.02
 """Seconds."""
@@ -170,9 +171,9 @@ def await_settled(house: House, seconds: float = PATIENCE) -> None:
     awaited("a house that has folded everything", lambda: settled(house), seconds)
 
 
-def waiting(redis: Redis, shards: int = 16) -> int:
+def waiting(redis: Redis) -> int:
     """How much is in the inboxes, by Redis itself."""
     with redis.pipeline(transaction=False) as pipe:
-        for shard in range(shards):
+        for shard in range(SHARDS):
             pipe.xlen(keys.inbox(shard))
         return sum(pipe.execute())

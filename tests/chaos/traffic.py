@@ -262,4 +262,4 @@ def _length(head: bytes) -> int:
 def quantile(values: Iterable[float], share: float) -> float:
     """The value that such a share of them do not exceed; infinite of none."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else math.inf
+    return ordered[math.ceil(len(ordered) * share) - 1] if ordered else math.inf
