@@ -15,17 +15,17 @@ import sys
 import time
 from mmap import mmap
 
-KEPT_UP = 0.04
+KEPT_UP = 0.01
 """Seconds of work in a turn. Who is behind by less keeps up."""
 BURST = 0.5
 """Seconds of being behind for which there is credit at most. When it is used up, speech is turned away."""
-EARNED = 0.05
+EARNED = 0.02
 """Seconds of credit for each second of keeping up."""
 GRACE = 0.2
 """Seconds more after which the rest may be, for the other processes to know of it."""
 WORTH_A_GRACE = 0.02
 """Seconds. Whose credit was no more than that has not been without for longer than a moment."""
-TOO_LATE = 0.06
+TOO_LATE = 0.015
 """Seconds of work. Only who is behind by more turns away what is not speech."""
 LONGEST_TURN = 0.1
 """Seconds of credit that one turn costs at most."""
