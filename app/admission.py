@@ -17,7 +17,7 @@ from mmap import mmap
 
 KEPT_UP = 0.01
 """Seconds of work in a turn. Who is behind by less keeps up."""
-BURST = 0.5
+BURST = 0.25
 """Seconds of being behind for which there is credit at most. When it is used up, speech is turned away."""
 EARNED = 0.02
 """Seconds of credit for each second of keeping up."""
@@ -63,7 +63,7 @@ class Admission:
         self.credit = BURST
         self._spent_at = 0.0
         """When the credit was used up, if it is."""
-        self._ended = self._looked_at = time.monotonic()
+        self._ended = self._turned = self._looked_at = time.monotonic()
         self._began = time.thread_time()
         self._work = 0.0
         self._callbacks = self._counted = 0
@@ -72,7 +72,7 @@ class Admission:
 
     def begin_turn(self) -> None:
         """Say that the event loop has looked at its sockets."""
-        self._began = time.thread_time()
+        self._began, self._turned = time.thread_time(), time.monotonic()
 
     def end_turn(self) -> None:
         """Say that it has served all of them that had something."""
@@ -80,13 +80,12 @@ class Admission:
         passed, self._ended = now - self._ended, now
         self._work = time.thread_time() - self._began
         self._callbacks, self._counted = 0, self._callbacks
-        behind = self._behind(now)
-        if behind < KEPT_UP:
+        if self._behind(now) < KEPT_UP:
             self.credit = min(BURST, self.credit + EARNED * passed)
         elif self.credit > 0:  # one turn says nothing: it may have been one large answer
             if self.credit > WORTH_A_GRACE:
                 self._spent_at = now
-            self.credit = max(0.0, self.credit - min(behind, LONGEST_TURN))
+            self.credit = max(0.0, self.credit - min(now - self._turned, LONGEST_TURN))
 
     def _behind(self, now: float) -> float:
         """By how much work, in seconds, at least; 0 where it is not callbacks that are the work."""

@@ -18,7 +18,7 @@ from app.store import durability, keys, scripts
 
 WAKE_UP_LASTS = 5_000
 """Milliseconds for which one wake-up stands for all. Its loss costs at most this; the sweep is sooner."""
-LEASE_LASTS = 5_000
+LEASE_LASTS = 4_000
 """Milliseconds after which another drain may take over from one that died."""
 TOGETHER = 2
 """How often a batch is begun as a whole. One that then is still not committed may hold something that kills."""

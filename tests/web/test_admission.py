@@ -51,10 +51,10 @@ def test_who_keeps_up_turns_nothing_away(process: Callable[[], Admission], clock
 
 def test_a_burst_is_taken_whole(process: Callable[[], Admission], clock: Clock) -> None:
     one = process()
-    turns(one, clock, 0.01, 1)
+    turns(one, clock, 0.005, 1)
     turns(one, clock, 0.1, BURST * 0.9)
     assert not one.refuses(SPEECH)
-    turns(one, clock, 0.01, BURST / admission.EARNED)
+    turns(one, clock, 0.005, BURST / admission.EARNED)
     turns(one, clock, 0.1, BURST * 0.9)
     assert not one.refuses(LEAVE)
 
@@ -104,7 +104,7 @@ def test_who_is_behind_by_little_turns_only_speech_away(process: Callable[[], Ad
 def test_nobody_takes_speech_while_anybody_turns_more_away(process: Callable[[], Admission], clock: Clock) -> None:
     one, other = process(), process()
     turns(one, clock, 0.2, 2)
-    turns(other, clock, 0.01, 0.1)
+    turns(other, clock, 0.005, 0.1)
     assert not other.refuses(SPEECH)
     assert one.refuses(LEAVE)
     assert other.refuses(SPEECH)
@@ -117,13 +117,13 @@ def test_once_it_keeps_up_again_everything_is_taken_but_no_burst(
     one = process()
     turns(one, clock, 0.2, 2)
     assert one.refuses(LEAVE)
-    turns(one, clock, 0.01, 1)
+    turns(one, clock, 0.005, 1)
     assert one.calm
     assert not one.refuses(SPEECH)
     turns(one, clock, 0.1, 0.1)
     assert one.refuses(SPEECH)
-    turns(one, clock, 0.01, 11)
-    turns(one, clock, 0.1, 0.4)
+    turns(one, clock, 0.005, 26)
+    turns(one, clock, 0.1, BURST * 0.9)
     assert not one.refuses(SPEECH), "that was long enough to have credit again"
 
 
@@ -136,13 +136,13 @@ def test_connections_that_wait_to_be_accepted_are_being_behind(process: Callable
         assert waiting(listener) == len(connections)
         one = process()
         one.listeners = [listener]
-        turns(one, clock, 0.02, 2)
+        turns(one, clock, 0.005, 2)
         assert one.refuses(LEAVE)
         for connection in connections:
             listener.accept()[0].close()
             connection.close()
         assert waiting(listener) == 0
-        turns(one, clock, 0.02, 1)
+        turns(one, clock, 0.005, 1)
         assert one.calm
 
 
