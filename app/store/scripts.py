@@ -26,8 +26,7 @@ def attempt(redis: Redis, script: Script, calls: Sequence[Call], then: Sequence[
     answers = _sent(redis, script, calls, then)
     unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
     if unknown:  # a new server, or one that was restarted
-        redis.script_load(script.script)
-        again = _sent(redis, script, [calls[place] for place in unknown], then)
+        again = _sent(redis, script, [calls[place] for place in unknown], then, whole=True)
         for place, answer in zip([*unknown, *range(len(calls), len(answers))], again, strict=True):
             answers[place] = answer
     if any(isinstance(answer, ReadOnlyError) for answer in answers):
@@ -45,10 +44,14 @@ def run(redis: Redis, script: Script, calls: Iterable[Call]) -> list[Any]:
     return answers
 
 
-def _sent(redis: Redis, script: Script, calls: Iterable[Call], then: Iterable[Command]) -> list[Any]:
+def _sent(
+    redis: Redis, script: Script, calls: Iterable[Call], then: Iterable[Command], *, whole: bool = False
+) -> list[Any]:
+    """What came back. `whole`: the script is sent itself, not only its name."""
     with redis.pipeline(transaction=False) as pipe:
+        send, name = (pipe.eval, str(script.script)) if whole else (pipe.evalsha, script.sha)
         for keys, arguments in calls:
-            pipe.evalsha(script.sha, len(keys), *keys, *arguments)
+            send(name, len(keys), *keys, *arguments)
         for command in then:
             pipe.execute_command(*command)  # type: ignore[no-untyped-call]  # the client ships it without types
         return list(pipe.execute(raise_on_error=False))

@@ -75,6 +75,8 @@ class Intake:
         self._complained_at = -SAID_EVERY
         self._queue: list[Letter] = []
         self._under_way = 0
+        self._begun_at = 0.0
+        """When a load was last begun."""
         self._guard = threading.Lock()
 
     def store(self, home: str, callback: Callback, *, speech: bool = False) -> None:
@@ -86,7 +88,11 @@ class Intake:
         letter = Letter(home, callback, speech)
         with self._guard:
             self._queue.append(letter)
-            if self._under_way == 0 or (self._under_way < AT_ONCE and len(self._queue) >= WORTH_ANOTHER):
+            if self._under_way == 0 or (
+                self._under_way < AT_ONCE
+                and len(self._queue) >= WORTH_ANOTHER
+                and time.monotonic() - self._begun_at < SLOW  # else Redis hangs, and all would wait for it twice
+            ):
                 self._under_way += 1
                 letter.load, self._queue = self._queue, []
             waits = not letter.load
@@ -112,6 +118,7 @@ class Intake:
     def _send(self, load: list[Letter]) -> None:
         """Send these in one round trip, and leave what has queued up meanwhile to the first of them."""
         due = False
+        self._begun_at = time.monotonic()
         try:
             due = self._sent(load)
         except Exception as error:

@@ -354,3 +354,24 @@ def test_what_does_not_fit_yet_stays_in_the_spool(redis: Redis, tmp_path: Path) 
     redis.delete(keys.inbox(small.shard_of(HOMES[0])))
     intake.empty_spool()
     assert not spool.waiting()
+
+
+def test_nobody_waits_twice_for_a_redis_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("app.web.intake.time.monotonic", lambda: now[0])
+
+    def hangs(_: Sequence[Posted]) -> Outcomes:
+        raise TimedOut("no answer")
+
+    inbox = Slow(hangs)
+    intake = Intake(inbox, lambda: None, lambda: None)
+    with ThreadPoolExecutor(3 * WORTH_ANOTHER) as threads:
+        futures = [threads.submit(intake.store, HOMES[0], numbered(0))]
+        assert inbox.under_way.wait(10)
+        now[0] += 0.9
+        futures += [threads.submit(intake.store, HOMES[0], numbered(n)) for n in range(1, 2 * WORTH_ANOTHER)]
+        while len(intake._queue) < 2 * WORTH_ANOTHER - 1:
+            time.sleep(0.001)  # they are on their way, and nothing says when they have come
+        inbox.go_on.set()
+        assert all(isinstance(future.exception(10), TimedOut) for future in futures)
+    assert len(inbox.loads) == 1, "who came meanwhile has not been sent after it"
