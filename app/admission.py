@@ -15,9 +15,9 @@ import sys
 import time
 from mmap import mmap
 
-KEPT_UP = 0.01
+KEPT_UP = 0.008
 """Seconds of work in a turn. Who is behind by less keeps up."""
-BURST = 0.25
+BURST = 0.15
 """Seconds of being behind for which there is credit at most. When it is used up, speech is turned away."""
 EARNED = 0.02
 """Seconds of credit for each second of keeping up."""
@@ -25,7 +25,7 @@ GRACE = 0.2
 """Seconds more after which the rest may be, for the other processes to know of it."""
 WORTH_A_GRACE = 0.02
 """Seconds. Whose credit was no more than that has not been without for longer than a moment."""
-TOO_LATE = 0.015
+TOO_LATE = 0.012
 """Seconds of work. Only who is behind by more turns away what is not speech."""
 LONGEST_TURN = 0.1
 """Seconds of credit that one turn costs at most."""
