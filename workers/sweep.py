@@ -23,6 +23,8 @@ from workers.drain import Drain
 
 EVERY = 1.0
 """Seconds. Mail is found by the second sweep that sees it, so within two of them."""
+ANNOUNCED_EVERY = 5.0
+"""Seconds. That a worker is alive holds for three times as long."""
 EXPIRED_AT_ONCE = 100
 """Control requests of one shard in one sweep."""
 
@@ -45,6 +47,7 @@ class Sweep:
         """Whether it is this sweep that folds, for nobody has come."""
         self.waiting: dict[int, tuple[bytes | None, int]] = {}
         """The oldest mail of each shard, and how often it was seen again with nobody at it."""
+        self.announced_at = -ANNOUNCED_EVERY
         self.said: dict[tuple[str, str], float] = {}
         """When each overdue control request was last written down as expired."""
 
@@ -52,7 +55,7 @@ class Sweep:
         """Sweep until `stop` is set. Redis being away is waited for."""
         while True:
             try:
-                self.inbox.announce(fold.VERSION)
+                self._announce()
                 self.look()
                 self.expire()
             except RedisError as error:
@@ -61,6 +64,12 @@ class Sweep:
                 log.exception("sweep failed")
             if stop.wait(EVERY):
                 return
+
+    def _announce(self) -> None:
+        now = time.monotonic()
+        if now - self.announced_at > ANNOUNCED_EVERY:
+            self.inbox.announce(fold.VERSION)
+            self.announced_at = now
 
     def look(self) -> bool:
         """Sweep once. Asks for a drain, and says so, if the same mail was waiting, unleased, the last time already.
