@@ -140,10 +140,11 @@ def web(host: str) -> None:
         claim_layout(redis, settings.shards)
     except WrongLayout as error:
         raise click.ClickException(str(error)) from error
-    except RedisError:
-        pass  # it may come back; until then each callback is answered 503
-    if wrong := examine(redis, settings.durability).sentences:
-        log.error("Redis is not what OFFHOOK_DURABILITY asks for", asked=settings.durability, wrong=wrong)
+    except RedisError as error:  # it may come back; until then callbacks are spooled, or answered 503
+        log.error("Redis does not answer, or cannot", error=type(error).__name__)
+    else:
+        if wrong := examine(redis, settings.durability).sentences:
+            log.error("Redis is not what OFFHOOK_DURABILITY asks for", asked=settings.durability, wrong=wrong)
     address = ["--bind", f"{host}:{settings.port}", "--workers", str(settings.web_concurrency)]
     gunicorn = [
         sys.executable,
@@ -315,10 +316,10 @@ def verify() -> None:
     checked, wrong, outdated = 0, 0, 0
     for sid in snapshots.sids():
         checked += 1
-        kept = snapshots.load({sid: None})[sid]
-        if kept.fold_version != fold.VERSION:
+        agrees = _agrees(snapshots, sid)
+        if agrees is None:
             outdated += 1
-        elif not _agrees(snapshots, sid):
+        elif not agrees:
             wrong += 1
             click.echo(f"{sid}: its document is not what its log tells")
     if outdated:
@@ -361,10 +362,15 @@ def _some_wait(inbox: Inbox, last: Mapping[int, bytes]) -> bool:
     return any((oldest := backlog[shard].oldest_id) and not is_behind(oldest, entry) for shard, entry in last.items())
 
 
-def _agrees(snapshots: Snapshots, sid: str) -> bool:
-    """Documents and logs are committed together; a change between the two reads is looked at once more."""
+def _agrees(snapshots: Snapshots, sid: str) -> bool | None:
+    """Whether a document is what its log tells; None: another release has folded it.
+
+    Documents and logs are committed together; a change between the two reads is looked at once more.
+    """
     for _ in range(3):
-        kept = snapshots.load({sid: None})[sid].conference
+        kept, version, _ = snapshots.load({sid: None})[sid]
+        if version != fold.VERSION:
+            return None
         told = fold.fold(_readable(snapshots, sid))
         ours = kept.header
         header = replace(told.header, revision=ours.revision, heard_at=ours.heard_at, set_aside=ours.set_aside)

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import structlog
+
 NAMES = (
     "before_append",
     "after_append",
@@ -31,6 +33,9 @@ NAMES = (
 FORM = re.compile(
     r"(?P<name>[a-z_]+)(~(?P<text>[^=,]+))?=(?P<act>kill|raise|stall)(:(?P<seconds>\d+(\.\d+)?))?(\*(?P<times>\d+))?"
 )
+
+
+log = structlog.get_logger("offhook.failpoints")
 
 
 class Injected(Exception):
@@ -74,6 +79,8 @@ def _parsed(word: str) -> Failpoint:
 def arm(failpoints: Iterable[Failpoint]) -> None:
     """Have these strike in this process from now on, and no others."""
     armed[:] = failpoints
+    if armed:
+        log.warning("faults are injected", at=[each.name for each in armed])
 
 
 def reach(name: str, about: bytes = b"") -> None:

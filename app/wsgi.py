@@ -6,7 +6,6 @@ import os
 import threading
 from functools import cache, partial
 
-import structlog
 from flask import Flask
 
 from app import failpoints
@@ -21,8 +20,6 @@ from app.web.access import Grant
 from config.logs import configure_logs
 from config.settings import Settings, from_env
 from workers.queue import nudge, wake_ups
-
-log = structlog.get_logger("offhook.web")
 
 PATIENCE = 1.0
 """Seconds that a request waits for Redis. Twilio gives up after 15, and drops the callback."""
@@ -67,9 +64,7 @@ def main() -> Flask:
     """What gunicorn calls, once in each of its workers."""
     settings = from_env(os.environ)
     configure_logs(settings.log_level)
-    if settings.failpoints:
-        log.warning("faults are injected", at=[each.name for each in settings.failpoints])
-        failpoints.arm(settings.failpoints)
+    failpoints.arm(settings.failpoints)
     app = build(settings)
     threading.Thread(target=app.extensions[UPKEEP].run, args=[threading.Event()], daemon=True, name="upkeep").start()
     return app

@@ -68,9 +68,7 @@ def main() -> None:
     if settings.redis_url is None:
         sys.exit("REDIS_URL is not set. `offhook run` starts a Redis of its own; a worker by itself needs to be told.")
     configure_logs(settings.log_level)
-    if settings.failpoints:
-        log.warning("faults are injected", at=[each.name for each in settings.failpoints])
-        failpoints.arm(settings.failpoints)
+    failpoints.arm(settings.failpoints)
     try:
         drain, sweep = build(settings)
     except (WrongLayout, RedisError) as error:

@@ -424,7 +424,7 @@ class Pile(NamedTuple):
 
     def set_aside(self, callback: Callback, reason: str, *, marked: bool = True) -> None:
         """Make a dead letter of a callback that cannot be folded. Unless told not to, its conference will say so."""
-        self.letters.append(DeadLetter(reason, callback, time.time_ns() // 1_000_000, CODE))
+        self.letters.append(_letter(reason, callback))
         seen = glance(callback) if marked else None
         if seen is not None:
             self.conferences.setdefault(seen.conference_sid, {})
@@ -444,20 +444,26 @@ def _pile(batch: Batch) -> Pile:
     pile = Pile(batch, {}, [], set(), [], {}, {})
     for entry in batch.entries:
         if batch.begun >= BEGUN_ALONE:
-            reason = f"begun by itself {batch.begun} times, and never finished"
-        else:
-            reason = "an inbox entry that this release cannot read" if isinstance(entry, Unread) else ""
-        if reason and isinstance(entry, Mail):
-            pile.set_aside(entry.callback, reason)
-        elif reason:
-            whole = entry.raw if isinstance(entry, Unread) else raw(entry)
-            strange = Callback(body=whole, received_at=0, key="")
-            pile.letters.append(DeadLetter(reason, strange, time.time_ns() // 1_000_000, CODE, entry=True))
+            _give_up(pile, entry, f"begun by itself {batch.begun} times, and never finished")
+        elif isinstance(entry, Unread):
+            _give_up(pile, entry, "an inbox entry that this release cannot read")
         elif isinstance(entry, Link):
             pile.links.add((entry.call_sid, entry.conference_sid))
-        elif isinstance(entry, Mail):
+        else:
             _sort(pile, entry.callback)
     return pile
+
+
+def _give_up(pile: Pile, entry: Entry | Unread, reason: str) -> None:
+    """Set an entry aside that nobody can or dares to read."""
+    if isinstance(entry, Mail):
+        pile.set_aside(entry.callback, reason)
+    else:
+        pile.letters.append(_letter(reason, Callback(body=raw(entry), received_at=0, key=""), entry=True))
+
+
+def _letter(reason: str, callback: Callback, *, entry: bool = False) -> DeadLetter:
+    return DeadLetter(reason, callback, time.time_ns() // 1_000_000, CODE, entry)
 
 
 def _sort(pile: Pile, callback: Callback) -> None:

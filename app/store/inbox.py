@@ -362,9 +362,9 @@ def lag(backlog: Iterable[Backlog], now: float) -> float | None:
     return max(0.0, round(now - min(oldest) / 1000, 3)) if oldest else None
 
 
-def raw(entry: Entry) -> bytes:
+def raw(entry: Entry | Unread) -> bytes:
     """An entry as inboxes hold it."""
-    return _encode(entry)
+    return entry.raw if isinstance(entry, Unread) else _encode(entry)
 
 
 def is_behind(stream_id: bytes, other: bytes) -> bool:

@@ -101,7 +101,7 @@ def create_app(
     app.register_blueprint(stream.create(snapshots=snapshots, feed=feed, fanout=fanout, access=access))
     app.register_blueprint(sign_in.create(access=access, sessions=sessions, refusals=refusals))
     app.register_blueprint(dashboard.create(access=access))
-    app.register_blueprint(health.create(inbox=inbox, spool=spool, redis=snapshots.redis))
+    app.register_blueprint(health.create(inbox=Inbox(snapshots.redis, inbox.shards, mode=inbox.mode), spool=spool))
     app.register_blueprint(openapi.create())
     webhook = Webhook(intake=intake, keys=keys, public_url=public_url, refusals=refusals)
     app.extensions[WEBHOOK] = webhook

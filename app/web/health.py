@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response
-from redis import Redis
 
 from app.store.durability import examine
 from app.store.inbox import Inbox
@@ -11,10 +10,10 @@ from app.store.spool import Spool
 from app.web.answers import failure, json_value
 
 
-def create(*, inbox: Inbox, spool: Spool | None, redis: Redis) -> Blueprint:
+def create(*, inbox: Inbox, spool: Spool | None) -> Blueprint:
     """`/healthz` and `/readyz`; neither needs a key or tells about conferences.
 
-    `redis` is another client of the inbox's Redis, for who asks not to keep callbacks waiting.
+    `inbox` had better have connections of its own: who asks must not keep callbacks waiting.
     """
     health = Blueprint("health", __name__)
 
@@ -24,7 +23,7 @@ def create(*, inbox: Inbox, spool: Spool | None, redis: Redis) -> Blueprint:
 
     @health.get("/readyz")
     def readyz() -> Response:
-        examined = examine(redis, inbox.mode)
+        examined = examine(inbox.redis, inbox.mode)
         answer = {
             "append_only_file": examined.found.append_only_file,
             "durability": {

@@ -145,7 +145,9 @@ class Intake:
             due = due or outcome is True
         if self.spool is not None:
             # speech that Redis has no room for would only be in the way of what the spool is for
-            self._spooled([each for each in load if each.failure and not (each.speech and _full(each.failure))])
+            self._spooled(
+                [each for each in load if each.failure and not (each.speech and isinstance(each.failure, Full))]
+            )
         return due
 
     def _stored(self, mail: Sequence[Posted]) -> Sequence[bool | Exception]:
@@ -209,7 +211,3 @@ class Intake:
             self.nudge()
         except RedisError as error:
             log.warning("nobody woken; the sweep will find it", error=type(error).__name__)
-
-
-def _full(failure: Exception) -> bool:
-    return isinstance(failure, Full)

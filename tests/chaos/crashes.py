@@ -68,14 +68,14 @@ def stop_at_work(house: House, redis: Redis, rng: random.Random, spared: set[int
         workers = [pid for pid in house.processes()["worker"] if alive(pid) and pid not in spared]
         if workers and signal_to(pid := rng.choice(workers), signal.SIGSTOP):
             before = leases(redis)
-            time.sleep(0.04)
+            time.sleep(0.04)  # a command that it had sent already may still be on its way
             held = {shard: token for shard, token in leases(redis).items() if before.get(shard) == token}
             # those of one that has been stopped before do not change either
             held = {shard: token for shard, token in held.items() if redis.pttl(keys.lease(shard)) > LEASE_LASTS - 500}
             if held:
                 return pid, held
             signal_to(pid, signal.SIGCONT)
-        time.sleep(rng.uniform(0.005, 0.05))
+        time.sleep(rng.uniform(0.005, 0.05))  # another moment
     said = f"{waiting(redis)} wait, leases {sorted(leases(redis))}, workers {house.processes()['worker']}"
     raise AssertionError(f"no worker was ever at work: {said}; {house.log.read_text()[-2000:]}")
 
@@ -122,10 +122,10 @@ def pauses(lab: Lab) -> None:
                 with guard:
                     pid, _ = stop_at_work(house, redis, rng, stopped)
                     stopped.add(pid)
-                time.sleep(rng.uniform(*lab.of((6, 8), (6, 8), (5.5, 6))))
+                time.sleep(rng.uniform(*lab.of((6, 8), (6, 8), (5.5, 6))))  # the fault: longer than a lease
                 signal_to(pid, signal.SIGCONT)
                 stopped.discard(pid)
-                time.sleep(rng.uniform(0.2, 1.0))
+                time.sleep(rng.uniform(0.2, 1.0))  # in which it takes up what it had begun
 
         with Load(house, lab.seed + number, rate=150) as load, ThreadPoolExecutor(turns) as pool:
             load.await_more(100)
@@ -266,7 +266,7 @@ def restarts(lab: Lab) -> None:
             for _ in range(count // houses):
                 load.await_more(rng.randint(80, 240))
                 valkey.kill()
-                time.sleep(away)
+                time.sleep(away)  # the fault
                 valkey.start()
                 awaited("a Valkey that answers", valkey.answers)
                 back = time.monotonic()

@@ -68,12 +68,12 @@ def strike(lab: Lab, name: str, act: str) -> tuple[str, int, int, int]:
     house = lab.house(**common, OFFHOOK_FAILPOINTS=f"{name}={ACTS[act]}")
     with Load(house, lab.seed, rate=60) as load:
         if name in SPOOLING:
-            time.sleep(0.5)
+            time.sleep(0.5)  # some are stored before Redis fails
             proxy.turn("canned", line="-LOADING Redis is loading the dataset in memory")
         with contextlib.suppress(AssertionError):
             awaited(where, lambda: strikes(house, name) >= HITS[act], 30)
         proxy.turn("pass")
-        time.sleep(AFTERWARDS[act])
+        time.sleep(AFTERWARDS[act])  # callbacks go on coming meanwhile
         house.kill()
         hits = strikes(house, name)
         after = lab.house(**common, PORT=str(house.port), folder=house.folder)

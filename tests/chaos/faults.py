@@ -156,10 +156,10 @@ def suffer(
     with Flow(place.house, seed, RATE, fresh=0.2) as flow:
         place.flows.append(flow)
         awaited("callbacks that are taken", lambda: 204 in flow.counts())
-        time.sleep(0.5)
+        time.sleep(0.5)  # all of it is at work
         with fault(place):
             began = time.perf_counter()
-            time.sleep(seconds)
+            time.sleep(seconds)  # that long it lasts
         ended = time.perf_counter()
         back = flows_again(place, flow, ended)
     during = [answer for answer in flow.answers if began <= answer.due <= ended]
