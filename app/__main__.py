@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from redis import Redis, RedisError
 
 from app import fold, tail
-from app.conference import document, encode
+from app.conference import UNDETERMINED, document, encode
 from app.events import Event
 from app.store import embedded
 from app.store.connect import WrongLayout, claim_layout, connect
@@ -373,7 +373,7 @@ def _agrees(snapshots: Snapshots, sid: str) -> bool | None:
             return None
         told = fold.fold(_readable(snapshots, sid))
         ours = kept.header
-        header = replace(told.header, revision=ours.revision, heard_at=ours.heard_at, set_aside=ours.set_aside)
+        header = replace(told.header, **{name: getattr(ours, name) for name in UNDETERMINED})
         written = document(encode(header), map(encode, told.in_order()))
         if written == document(encode(kept.header), map(encode, kept.in_order())):
             return True

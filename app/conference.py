@@ -11,10 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from app.events import Action, Recording
+from app.events import Action, Alert, ParticipantStatus, Recording, Status
 
-Status = Literal["init", "in-progress", "completed"]
-ParticipantStatus = Literal["queued", "connecting", "ringing", "connected", "complete", "failed"]
+Word = Literal["inferred", "reconciled", "partial"]
+"""How we come to know a fact that no callback has told: it follows from others; Twilio's REST API has shown it; or
+(of durations, and of stays) something of it is known to be missing."""
 Interval = tuple[int, int]
 """First and last number, both included."""
 
@@ -30,6 +31,8 @@ class Stay(msgspec.Struct, frozen=True, kw_only=True):
     call_status: str | None = None
     inferred: bool = False
     """The leave was not told: a later join, the call's end or the conference's end showed it."""
+    reconciled: bool = False
+    """Its begin, or its end, was not told but shown by Twilio's REST API. `left_at` is then when that was."""
 
 
 class Participant(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -79,6 +82,10 @@ class Participant(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "f
     """The latest word on whom it coaches, with its time."""
     not_coaching_at: datetime | None = None
     """The latest time at which it was told not to coach: words from before it no longer hold."""
+    gone_at: datetime | None = None
+    """When Twilio's REST API did not list it any more, and nothing has been heard of it since."""
+    facts: dict[str, Word] = {}
+    """Fields that no callback has told, by how they are known. Those that are not here, and not null, were told."""
 
     @property
     def present(self) -> bool:
@@ -110,6 +117,20 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     """How many numbers below the highest one were not heard, shown or not."""
     conflicts: tuple[int, ...] = ()
     """Numbers under which different callbacks came: the highest `SHOWN` of them."""
+    from_start: bool | None = None
+    """Whether it was seen from its first event; None: no event carried a number."""
+    complete: bool = False
+    """Whether it has ended and every event of it was heard. Of one that goes on nobody can know."""
+    snapshots: int = 0
+    """How often Twilio's REST API has been looked at for it."""
+    fruitless: int = 0
+    """How many of those, up to the latest, in a row showed nothing that was not known."""
+    snapshot_at: datetime | None = None
+    """When the latest of those was taken, by Twilio's clock."""
+    snapshot_sequence: int = 0
+    """Up to which number it has seen everything."""
+    facts: dict[str, Word] = {}
+    """Fields of the header that no callback has told, by how they are known."""
 
     @property
     def shown_from(self) -> int:
@@ -129,6 +150,18 @@ SHOWN = 50
 
 ACTIONS_SHOWN = 20
 """How many finished actions a header carries; the log has them all."""
+
+
+Reason = Literal["hole", "midway", "silent", "empty", "outage", "control", "adopted", "operator"]
+"""Why Twilio's REST API is to be looked at, see `healing.py`."""
+
+
+class Want(msgspec.Struct, frozen=True, kw_only=True):
+    """That Twilio's REST API is to be looked at, unless the reason goes away before that."""
+
+    reason: Reason
+    since: datetime
+    due_at: datetime
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,9 +191,19 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Rises by one with each committed change. Not part of what the callbacks determine."""
     heard_at: datetime | None = None
     """When a callback of this conference last reached us. Not part of what the callbacks determine."""
+    asked_at: datetime | None = None
+    """When Twilio's REST API was last looked at for it. Not part of what the callbacks determine."""
+    want: Want | None = None
+    """Why, and when, it is to be looked at next. Not part of what the callbacks determine."""
+    alerts: tuple[Alert, ...] = ()
+    """Those that stand, oldest first. By rule and subject; raised and cleared by records in the log."""
     set_aside: tuple[str, ...] = ()
     """Ids of its callbacks that could not be folded, the newest `SHOWN`: they are dead letters, not in here. Not part
     of what the callbacks determine."""
+
+
+UNDETERMINED = ("revision", "heard_at", "asked_at", "want", "set_aside")
+"""What a header holds that the set of its callbacks does not determine."""
 
 
 class Conference(msgspec.Struct, frozen=True):

@@ -10,12 +10,13 @@ from typing import Literal
 
 import msgspec
 
-Media = Literal["form", "json", "control"]
-"""What a body is: parameters of Twilio's, JSON of Twilio's, or our own record of a control request."""
+Media = Literal["form", "json", "control", "snapshot", "alert"]
+"""What a body is: parameters of Twilio's, JSON of Twilio's, or a record of our own: of a control request, of what
+Twilio's REST API has shown, of an alert."""
 
 
 class Callback(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """A verified request of Twilio's, as it came, or our record of a control request. Nothing in it is interpreted."""
+    """A verified request of Twilio's, as it came, or a record of our own. Nothing in it is interpreted."""
 
     body: bytes
     """Its parameters as sent: the body of a POST, the query of a GET."""
@@ -32,8 +33,9 @@ class Callback(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """The conference it was filed under by its call, where it names none itself."""
 
 
-Source = Literal["conference", "call", "recording", "control"]
-"""Which of Twilio's callbacks told us, or that it is about a control request that passed through us.
+Source = Literal["conference", "call", "recording", "control", "snapshot", "alert"]
+"""Which of Twilio's callbacks told us; or that it is about a control request that passed through us, a look at
+Twilio's REST API, or an alert.
 
 Only `conference` events carry a conference-wide sequence number.
 """
@@ -157,6 +159,67 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the call was made by this request; else it was there already."""
 
 
+ParticipantStatus = Literal["queued", "connecting", "ringing", "connected", "complete", "failed"]
+Status = Literal["init", "in-progress", "completed"]
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A participant as Twilio's REST API listed it. None is what the resource did not say."""
+
+    call_sid: str
+    status: ParticipantStatus | None = None
+    label: str | None = None
+    muted: bool | None = None
+    hold: bool | None = None
+    coaching: bool | None = None
+    call_sid_to_coach: str | None = None
+    start_conference_on_enter: bool | None = None
+    end_conference_on_exit: bool | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A conference as Twilio's REST API showed it."""
+
+    taken_at: datetime
+    """A moment on Twilio's clock at or before which it was surely not yet read: whatever happened before is in it."""
+    after: int = 0
+    """The highest sequence number heard before it was asked for: all events up to that one are in it."""
+    missing: bool = False
+    """Whether it was asked for because events are known, or suspected, to have been lost."""
+    reason: str = "operator"
+    """Why it was asked for, see `app.healing`."""
+    status: Status | None = None
+    """None: Twilio knows no such conference (any more)."""
+    region: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    reason_conference_ended: str | None = None
+    call_sid_ending_conference: str | None = None
+    participants: tuple[Seen, ...] | None = None
+    """Everyone who is there or on the way; None: not asked for."""
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """Something about a conference that somebody should look at, for as long as it lasts."""
+
+    rule: str
+    """Name of the rule in config/alerts.toml."""
+    kind: str
+    """What the rule looks at, such as `alone` or `hold`."""
+    severity: Literal["info", "warning", "critical"] = "warning"
+    subject: str = ""
+    """The call, action or recording it is about; empty: the conference."""
+    since: datetime
+    """Since when it has been so."""
+    at: datetime
+    """When it was raised, or cleared; by our clock."""
+    cleared: bool = False
+    text: str = ""
+    """One sentence for people. Holds no names, labels or numbers."""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened. Two callbacks that say the same have the same `id`."""
 
@@ -181,3 +244,5 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """URL of the announcement that has ended or failed."""
     action: Action | None = None
     answer: Answer | None = None
+    snapshot: Snapshot | None = None
+    alert: Alert | None = None

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from app.conference import Participant, ParticipantStatus, Stay
-from app.events import Answer, Call, Event, Leg
+from app.conference import Participant, Stay
+from app.events import Answer, Call, Event, Leg, ParticipantStatus
 
 UNTOLD = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands where a time is needed and no callback has told one."""

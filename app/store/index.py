@@ -12,7 +12,8 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import NamedTuple
 
-from app.conference import Header, Participant, Status
+from app.conference import Header, Participant
+from app.events import Status
 
 LIVE: tuple[Status, ...] = ("init", "in-progress")
 """Statuses that have entries of their own, besides those that every conference has for any status."""

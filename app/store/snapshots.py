@@ -15,11 +15,11 @@ from redis import Redis
 from app.conference import (
     Conference,
     Header,
-    Status,
     document,
     read_header,
     read_participant,
 )
+from app.events import Status
 from app.store import keys, scripts
 from app.store.commits import (
     COMMIT,

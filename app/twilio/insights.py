@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from app.conference import Header, Participant, Status
-from app.events import Event
+from app.conference import Header, Participant
+from app.events import Event, Status
 from app.twilio.resources import kept
 
 STATUSES: dict[Status, str] = {"init": "not_started", "in-progress": "in_progress", "completed": "completed"}

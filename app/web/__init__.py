@@ -11,7 +11,7 @@ from redis import RedisError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from app.conference import Status
+from app.events import Status
 from app.store.feed import Feed
 from app.store.inbox import Inbox
 from app.store.promises import Promises

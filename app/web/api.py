@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, abort
 
-from app.conference import Status, encode, read_header
-from app.events import Callback, Event
+from app.conference import encode, read_header
+from app.events import Callback, Event, Status
 from app.store.commits import DeadLetter
 from app.store.inbox import Inbox, lag
 from app.store.index import Place

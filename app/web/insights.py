@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, request
 
-from app.conference import Conference, Header, Participant, Status
-from app.events import Event
+from app.conference import Conference, Header, Participant
+from app.events import Event, Status
 from app.store.index import place
 from app.store.snapshots import Question, Snapshots
 from app.twilio import insights

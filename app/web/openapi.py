@@ -13,8 +13,8 @@ from typing import Any, get_args
 import msgspec
 from flask import Blueprint, Response
 
-from app.conference import Counts, Coverage, Header, Participant, Status, Stay, encode
-from app.events import Action, Recording, Source
+from app.conference import Counts, Coverage, Header, Participant, Stay, encode
+from app.events import Action, Recording, Source, Status
 from app.timeline import Lane, Mark, Span, Timeline
 from app.web.access import COOKIE
 from app.web.answers import json_bytes

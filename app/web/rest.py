@@ -13,7 +13,8 @@ from urllib.parse import unquote
 
 from flask import Blueprint, Response, request
 
-from app.conference import Conference, Header, Status, read_header
+from app.conference import Conference, Header, read_header
+from app.events import Status
 from app.store.index import Created, Place, place
 from app.store.snapshots import Question, Snapshots, within
 from app.twilio import resources

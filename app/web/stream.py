@@ -19,7 +19,8 @@ from flask import Blueprint, Response, abort, request
 from redis import RedisError
 from werkzeug.exceptions import ServiceUnavailable
 
-from app.conference import Status, encode, read_header
+from app.conference import encode, read_header
+from app.events import Status
 from app.store.feed import Feed, Gone, Places, moved, read_places
 from app.store.snapshots import Question, Snapshots
 from app.twilio.sids import is_sid

@@ -20,15 +20,12 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from app.conference import Conference, document, encode
+from app.conference import UNDETERMINED, Conference, document, encode
 from app.events import Callback, Event
 from app.fold import fold
 from app.twilio.callbacks import Unusable, read_filed
 
 FOLDER = Path(__file__).parent
-
-UNDETERMINED = ("revision", "heard_at", "set_aside")
-"""What a header holds that callbacks do not determine, and so no version of the fold owes."""
 
 
 class Golden(NamedTuple):

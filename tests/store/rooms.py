@@ -8,7 +8,8 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from app.conference import Conference, Counts, Header, Participant, Status
+from app.conference import Conference, Counts, Header, Participant
+from app.events import Status
 from app.store.commits import Change, Commit
 from app.store.inbox import Batch, Inbox
 from app.store.snapshots import Snapshots

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from app.conference import Header, Participant, Status
-from app.events import Callback
+from app.conference import Header, Participant
+from app.events import Callback, Status
 from app.store import keys
 from app.store.inbox import Inbox
 from app.store.index import ANY, EVERYONE, LIVE, Place, bounds, entries_of, place_in, same_place

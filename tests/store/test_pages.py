@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from redis import Redis
 
-from app.conference import Conference, Header, Participant, Status, read_header
+from app.conference import Conference, Header, Participant, read_header
+from app.events import Status
 from app.store import keys
 from app.store.inbox import Inbox
 from app.store.index import Place, entries_of

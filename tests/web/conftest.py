@@ -13,8 +13,7 @@ from twilio.request_validator import RequestValidator
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
-from app.conference import Status
-from app.events import Callback
+from app.events import Callback, Status
 from app.store import keys
 from app.store.connect import connect
 from app.store.feed import Feed

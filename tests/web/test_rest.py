@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from redis import Redis
 from structlog.testing import capture_logs
 
-from app.conference import Status
-from app.events import Action, Answer, Callback
+from app.events import Action, Answer, Callback, Status
 from app.store.snapshots import PASSED_OVER
 from app.twilio.control import Record, encode_record
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, ROOM, TOKEN, at, progress, said

@@ -44,7 +44,7 @@ def kept(snapshots: Snapshots, sid: str) -> Conference:
 
 def written(conference: Conference) -> bytes:
     """The document, byte for byte, without what the callbacks do not determine."""
-    header = replace(conference.header, revision=0, heard_at=None, set_aside=())
+    header = replace(conference.header, revision=0, heard_at=None, asked_at=None, want=None, set_aside=())
     return document(encode(header), map(encode, conference.in_order()))
 
 
