@@ -65,6 +65,17 @@ def pending(shard: int) -> str:
     return f"offhook:{{{shard}}}:pending"
 
 
+def looks(shard: int) -> str:
+    """Sorted set: conferences for which Twilio's REST API is to be looked at, with the reason, by the time in ms from
+    which it is due. Commits keep a conference's own want in it; workers add other reasons, and put off."""
+    return f"offhook:{{{shard}}}:looks"
+
+
+def look(sid: str, reason: str) -> str:
+    """Member of `looks`."""
+    return f"{sid} {reason}"
+
+
 def changes(shard: int) -> str:
     """Stream: the latest changes as subscribers were sent them (see `feed.py`). Commits append, and drop the oldest."""
     return f"offhook:{{{shard}}}:changes"
