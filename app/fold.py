@@ -133,7 +133,7 @@ def _may_have_been_seen(coverage: Coverage, event: Event) -> bool:
     """Whether an event may belong before the latest look at Twilio's REST API."""
     if coverage.snapshot_at is None or not (event.source == "conference" or concerns_a_call(event)):
         return False
-    if event.at is None or event.at < coverage.snapshot_at:
+    if event.at is None or event.at <= coverage.snapshot_at:
         return True
     return event.source == "conference" and (event.sequence is None or event.sequence <= coverage.snapshot_sequence)
 

@@ -365,6 +365,8 @@ def _looked_at(participant: Participant, snapshot: Snapshot, heard: datetime | N
 
 def _seen_gone(participant: Participant, at: datetime) -> Participant:
     """A call that Twilio's REST API does not list: it has left, or will not come."""
+    if participant == Participant(call_sid=participant.call_sid):
+        return participant  # is first heard of later
     if not participant.present:
         over = participant.stays or participant.reason_left or _before_joining(participant) in ("failed", "complete")
         return participant if over else replace(participant, gone_at=at)

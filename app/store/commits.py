@@ -204,7 +204,7 @@ def _say_change(words: list[Any], change: Change) -> None:
     was, now = _pending(change.before), _pending(change.after)
     _say(words, list(was.keys() - now.keys()))
     _say(words, [word for member, until in now.items() if was.get(member) != until for word in (until, member)])
-    for looks in _look_changes(change.before and change.before.header, header):
+    for looks in _look_changes(change.before.header if change.before else None, header):
         _say(words, looks)
     words += [header.sid, header.account_sid, header.revision, change.message]
     _say(
