@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from app.conference import Conference, Header, Participant, encode
+from app.conference import Conference, Coverage, Header, Participant, encode
 from app.events import Callback
 from app.store import keys
 from app.store.inbox import Batch
@@ -96,13 +96,13 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 looks, then a document, a
-# log and its ids for each changed conference, then each noted call. ARGV is read from the front: token, first and last
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 looks, 10 gaps, then a
+# document, a log and its ids for each changed conference, then each noted call. ARGV is read from the front: token, first and last
 # id of the batch, first id that stays, fold version, how many changes are kept; counters; dead letters; conferences;
 # call notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is
 # given back.
 COMMIT = """#!lua flags=allow-oom
-local next_arg, next_key = 0, 9
+local next_arg, next_key = 0, 10
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
 local function key() next_key = next_key + 1 return KEYS[next_key] end
 local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
@@ -114,6 +114,7 @@ if #oldest == 0 or oldest[1][1] ~= take() then return nil end
 local last, stays, version, kept = take(), take(), take(), take()
 
 each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
+each(2, function() redis.call('HINCRBY', KEYS[10], take(), take()) end)
 each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
 each(1, function()
   local doc, log, ids = key(), key(), key()
@@ -165,6 +166,7 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         keys.changes(shard),
         keys.trial(shard),
         keys.looks(shard),
+        keys.gaps(shard),
     ]
     counters = {
         "folded": work.folded,
@@ -173,7 +175,8 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         "dead": len(work.dead_letters),
     }
     words: list[Any] = [batch.token, batch.first_id, batch.last_id, _next_id(batch.last_id), fold_version, retained]
-    _say(words, [word for name, count in counters.items() if count for word in (name, count)])
+    for counts in (counters, _gaps(work.changes)):
+        _say(words, [word for name, count in counts.items() if count for word in (name, count)])
     _say(words, [_encode(letter) for letter in work.dead_letters])
     words.append(len(work.changes))
     for change in work.changes:
@@ -183,6 +186,19 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
     _say(words, [word for note in work.call_notes for word in (*_call_note(note), CALL_REMEMBERED)])
     names += [keys.call(shard, note.call_sid) for note in work.call_notes]
     return names, words
+
+
+def _gaps(changes: Sequence[Change]) -> dict[str, int]:
+    """What these changes add to, or take from, the gaps of all conferences."""
+    pairs = [
+        (change.before.header.coverage if change.before else Coverage(), change.after.header.coverage)
+        for change in changes
+    ]
+    return {
+        "missing": sum(after.missing - before.missing for before, after in pairs),
+        "looks": sum(after.snapshots - before.snapshots for before, after in pairs),
+        "fruitful": sum(after.snapshots > before.snapshots and after.fruitless == 0 for before, after in pairs),
+    }
 
 
 def _say(words: list[Any], saying: Sequence[Any]) -> None:

@@ -86,6 +86,12 @@ def counters(shard: int) -> str:
     return f"offhook:{{{shard}}}:counters"
 
 
+def gaps(shard: int) -> str:
+    """Hash: how many sequence numbers are missing in all conferences, how often Twilio's REST API was looked at, and how
+    many of those looks showed something new. Commits keep it."""
+    return f"offhook:{{{shard}}}:gaps"
+
+
 def dead_letters(shard: int) -> str:
     """Stream: callbacks that could not be folded, each with its reason. Commits append."""
     return f"offhook:{{{shard}}}:dead"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -289,6 +290,16 @@ class Snapshots:
                 for name, count in counters.items():
                     totals[name.decode()] += int(count)
         return totals
+
+    def gaps(self) -> dict[str, int]:
+        """Of all conferences: sequence numbers `missing`, `looks` at Twilio's REST API, and how many were `fruitful`."""
+        totals = Counter(missing=0, looks=0, fruitful=0)
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.hgetall(keys.gaps(shard))
+            for gaps in pipe.execute():
+                totals.update({name.decode(): int(count) for name, count in gaps.items()})
+        return dict(totals)
 
     def dead_letters(self, most: int) -> list[DeadLetter]:
         """The newest callbacks that could not be folded, the newest first."""

@@ -98,6 +98,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
                 "oldest_waiting_seconds": lag(backlog, time.time()),
                 "refused": refusals.totals(),
             },
+            "gaps": snapshots.gaps(),
             "shards": [{"waiting": shard.waiting, "leased": shard.leased} for shard in backlog],
         }
         if reader.accounts is None:
