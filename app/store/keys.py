@@ -87,8 +87,8 @@ def counters(shard: int) -> str:
 
 
 def gaps(shard: int) -> str:
-    """Hash: how many sequence numbers are missing in all conferences, how often Twilio's REST API was looked at, and how
-    many of those looks showed something new. Commits keep it."""
+    """Hash: how many sequence numbers are missing in all conferences, how often Twilio's REST API was looked at, and
+    how many of those looks showed something new. Commits keep it."""
     return f"offhook:{{{shard}}}:gaps"
 
 
