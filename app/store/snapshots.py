@@ -292,7 +292,7 @@ class Snapshots:
         return totals
 
     def gaps(self) -> dict[str, int]:
-        """Of all conferences: numbers `missing`, `looks` at Twilio's REST API, and those of them that were `fruitful`."""
+        """Of all conferences: numbers `missing`, `looks` at Twilio's REST API, and how many were `fruitful`."""
         totals = Counter(missing=0, looks=0, fruitful=0)
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
