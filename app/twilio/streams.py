@@ -24,7 +24,7 @@ MOST_PAIRS = 200
 Pairs = list[tuple[bytes, bytes]]
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_NAME = re.compile(r"[a-z0-9.-]{1,100}")
+_NAME = re.compile(r"com\.twilio(?:\.[a-z-]{1,40}){1,6}")
 _OF_ACCOUNT = re.compile(r"/Accounts/(AC[0-9a-fA-F]{32})(?:/|$)")
 _scanned = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False).raw_decode
 
@@ -102,7 +102,7 @@ def pairs_of(request: Mapping[str, Any]) -> Pairs:
 
 
 def parsed(text: str) -> Any:
-    """The one JSON value that stands here, numbers as text. Raises Malformed, and RecursionError where it is too deep."""
+    """The one JSON value that stands here, numbers as text. Raises Malformed; RecursionError where it is too deep."""
     try:
         value, end = _scanned(text, _behind_space(text, 0))
     except ValueError as error:
