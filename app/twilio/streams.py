@@ -20,6 +20,8 @@ STATUS_CALLBACK = "com.twilio.voice.status-callback."
 MOST_EVENTS = 2_000
 """Of one request. A CloudEvent of Twilio's has 500 bytes and more: a body of 1 MiB holds no more of them."""
 MOST_PAIRS = 200
+DEEPEST = 50
+"""Objects and arrays in one another. Twilio's have seven; what can be read must not hang on who reads it."""
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -109,6 +111,8 @@ def parsed(text: str) -> Any:
         raise Malformed("not JSON") from error
     if _behind_space(text, end) < len(text):
         raise Malformed("not JSON: there is more behind its end")
+    if _is_too_deep(value):
+        raise RecursionError(f"nested more than {DEEPEST} deep")
     return value
 
 
@@ -163,6 +167,20 @@ def _object(text: str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Malformed(f"{what} is no JSON object")
     return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inside
+            for each in level
+            if isinstance(each, dict | list)
+            for inside in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _pairs(parameters: object) -> Pairs:

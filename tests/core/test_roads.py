@@ -160,6 +160,14 @@ def test_an_alert_is_not_made_of_a_callback_whose_borders_were_moved() -> None:
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
+def nested(depth: int) -> object:
+    """Objects in objects."""
+    value: object = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
@@ -167,6 +175,8 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
         (by_stream(b'{"type": }'), "not JSON"),
         (by_stream(b"{} {}"), "not JSON"),
         (by_stream(DEEP), "nested too deeply"),
+        (by_stream({"type": SUMMARY, "data": {"conference_sid": ROOM, "x": nested(60)}}), "nested too deeply"),
+        (by_stream(streamed(JOIN) | {"data": json.dumps(nested(60))}), "nested too deeply"),
         (by_stream({"data": {}}), "without a type"),
         (by_stream({"type": 5, "data": {}}), None),
         (by_stream(streamed(JOIN) | {"data": "{"}), "data of an event com.twilio.voice.* is not JSON"),
@@ -181,6 +191,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
         (by_debugger(alerted(JOIN) | {"Payload": "{"}), "Payload is not JSON"),
         (by_debugger(alerted(JOIN) | {"Payload": "[]"}), "Payload is no JSON object"),
         (by_debugger(alerted(JOIN) | {"Payload": DEEP.decode()}), "Payload is nested too deeply"),
+        (by_debugger(alerted(None, resource_sid=ROOM, more_info=nested(60))), "Payload is nested too deeply"),
         (by_debugger(alerted(JOIN | {"Hold": {}})), "neither text nor a number"),
     ],
 )

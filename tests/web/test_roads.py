@@ -144,6 +144,7 @@ def test_a_failure_that_is_about_a_conference_stands_among_its_events(site: Site
     assert [(each["type"], each["at"]) for each in events[1:]] == [("debugger-16020", None), (summary["type"], None)]
     assert events[1]["parameters"] == full
     assert events[2]["parameters"] == summary
+    site.told(f"/api/conferences/{ROOM}/timeline")
 
 
 def test_what_is_about_no_conference_is_counted_and_not_kept(site: Site) -> None:
