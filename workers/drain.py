@@ -24,7 +24,8 @@ from app.store.commits import CallNotes, Change, Commit, DeadLetter, Said, SeenI
 from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread, raw
 from app.store.logs import Logged
 from app.store.snapshots import Kept, Snapshots
-from app.twilio.callbacks import Glance, Unusable, glance, read, read_filed
+from app.twilio import debugger
+from app.twilio.callbacks import Glance, Unusable, call_in, glance, read, read_filed
 
 BATCH = 500
 """Entries of one shard claimed at once, at most."""
@@ -510,6 +511,9 @@ def _commit(pile: Pile, folded: list[Folded], notes: list[SeenIn | Said]) -> Com
 
 def _named(callback: Callback) -> bytes | None:
     """Which call a callback of Twilio's is about, where that is plain to see without reading it; most name one."""
+    if callback.media == "json" or (callback.media == "form" and debugger.MARK in callback.body):
+        call = call_in(callback)
+        return call.encode() if call else None
     if callback.media != "form":
         return None
     found = CALL_SID.search(callback.body)
