@@ -71,14 +71,18 @@ export function missing({ coverage }) {
   return open + (seen < (coverage.sequences[0]?.[0] ?? 1) - 1 ? older : 0); // they are below all that is shown
 }
 
+// Whether all that is missing came before what was heard first.
+function midway({ coverage }) {
+  return coverage.from_start === false && coverage.holes.length === 1 && coverage.holes[0][1] < (coverage.sequences[0]?.[0] ?? 0);
+}
+
 // The picture in a few words, for a sign; null where nothing is known to be missing.
 export function gap(conference) {
   const { coverage } = conference;
   const aside = conference.set_aside?.length ?? 0;
   const open = missing(conference) + aside;
   if (open) {
-    const midway = coverage.from_start === false && !aside && coverage.holes.length === 1;
-    return { healed: false, words: midway ? 'seen from the middle on' : `${open === 1 ? '1 callback' : `${open} callbacks`} missing` };
+    return { healed: false, words: midway(conference) && !aside ? 'seen from the middle on' : `${open === 1 ? '1 callback' : `${open} callbacks`} missing` };
   }
   if (coverage.snapshots && (coverage.missing || coverage.from_start === false)) return { healed: true, words: 'healed' };
   return null;
@@ -139,6 +143,7 @@ function verdict(conference) {
   const { coverage, status } = conference;
   if (coverage.complete) return 'Complete: it has ended, and every event of it was heard.';
   const lost = coverage.missing === 1 ? 'One callback has' : `${coverage.missing} callbacks have`;
+  if (missing(conference) && midway(conference)) return html`<b>It had begun before its first callback came.</b> What came before number ${coverage.sequences[0][0]} is missing from this page.`;
   if (missing(conference)) return html`<b>${lost} not arrived.</b> What ${coverage.missing === 1 ? 'it' : 'they'} told is missing from this page.`;
   if (coverage.missing) return html`<b>${lost} not arrived,</b> but Twilio’s REST API has shown since how things stand.`;
   if (conference.set_aside?.length) return 'Not all that has arrived is in here.';
