@@ -51,7 +51,7 @@ SHOTS = (
     Shot("conference-320", "/conferences/{desk}", TIMELINE, width=320, height=1400, kept=False),
     Shot("class", "/conferences/{class}", TIMELINE, height=1400, kept=False),
     Shot("incident", "/conferences/{bridge}", TIMELINE, height=1000, kept=False),
-    Shot("healed", "/conferences/{healed}", TIMELINE, height=1180),
+    Shot("healed", "/conferences/{healed}", TIMELINE, height=990),
     Shot("healed-dark", "/conferences/{healed}", TIMELINE, height=1180, scheme="dark", kept=False),
     Shot("healed-320", "/conferences/{healed}", TIMELINE, width=320, height=1800, kept=False),
     Shot("alarmed", "/conferences/{waiting}", TIMELINE, height=900, kept=False),

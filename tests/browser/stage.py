@@ -135,7 +135,7 @@ class Stage:
         with connect(embedded.url(self.house.folder / "data"), patience=5.0) as redis:
             layout: Any = redis.get(keys.LAYOUT)
             shard = keys.shard_of(room.sid, int(layout.split()[0]))
-            name, channel = keys.conference(shard, room.sid), keys.changes(shard)
+            name, changes = keys.conference(shard, room.sid), keys.changes(shard)
             known: Any = redis.hgetall(name)
             head = _merged(json.loads(known[b"header"]), header)
             head["revision"] += 1
@@ -153,7 +153,7 @@ class Stage:
             )
             redis.hset(name, mapping={each: json.dumps(told) for each, told in {"header": head, **changed}.items()})
             place = {"c": room.sid, "a": head["account_sid"], "r": head["revision"], "m": message}
-            redis.xadd(channel, place)
+            redis.xadd(changes, place)
             for each in (keys.ALL_CONFERENCES, keys.conference_channel(room.sid)):
                 redis.publish(each, message)
 
@@ -161,7 +161,12 @@ class Stage:
         """Show a room as a look at Twilio so many seconds ago has left it: all that was missing until now is seen."""
         self.settle()
         heard = self.house.get(f"/api/conferences/{room.sid}")["coverage"]["sequences"]
-        looked = {"snapshots": 1, "snapshot_at": _before_now(ago), "snapshot_sequence": heard[-1][1]}
+        looked = {
+            "from_start": heard[0][0] <= 1,
+            "snapshots": 1,
+            "snapshot_at": _before_now(ago),
+            "snapshot_sequence": heard[-1][1],
+        }
         self.dress(room, people, coverage=looked, asked_at=_before_now(ago), want=None)
 
     def alarm(

@@ -32,6 +32,7 @@ const REASONS = {
 
 const FLAGS = ['muted', 'hold', 'coaching'];
 const HOLES_SHOWN = 8;
+const ICONS = { healed: 'reconciled', holes: 'partial', unsure: 'note', well: 'complete' };
 
 // What a person's state, as it is drawn, is made of.
 export function drawn(participant) {
@@ -112,11 +113,11 @@ export function Known({ conference, reconcile }) {
   const others = coverage.events.filter((kind) => !Object.values(SUBSCRIPTIONS).flat().includes(kind)).map(groupOf);
   const untold = words.filter((word) => !told.includes(word));
   const found = gap(conference);
+  const manner = found ? (found.healed ? 'healed' : 'holes') : ended && !coverage.complete ? 'unsure' : 'well';
   return html`<section class="known" aria-labelledby="known">
     <div class="verdict">
       <h2 id="known">What we know</h2>
-      <p class=${found ? (found.healed ? 'healed' : 'holes') : 'well'}>
-        <${Icon} name=${found && !found.healed ? 'partial' : found ? 'reconciled' : 'complete'} /><span>${verdict(conference)}</span></p>
+      <p class=${manner}><${Icon} name=${ICONS[manner]} /><span>${verdict(conference)}</span></p>
       ${reconcile && html`<button onClick=${reconcile} disabled=${want?.reason === 'operator'}>Reconcile now</button>`}
     </div>
     ${aside > 0 && html`<p class="notice holes">
