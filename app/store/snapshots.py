@@ -280,8 +280,8 @@ class Snapshots:
         return [(sid, action) for sid, _, action in (member.partition(" ") for member in members)]
 
     def counters(self) -> dict[str, int]:
-        """What all commits so far have done with callbacks (see `Commit`), and `missing`: how many numbers are now."""
-        totals = {"folded": 0, "noted": 0, "repeated": 0, "dead": 0, "missing": 0}
+        """What all commits so far have done with callbacks (see `Commit`), and `missing`, once there is one: how many numbers are."""
+        totals = {"folded": 0, "noted": 0, "repeated": 0, "dead": 0}
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
                 pipe.hgetall(keys.counters(shard))

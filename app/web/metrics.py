@@ -95,7 +95,7 @@ class _Standing(Collector):
         yield _gauge(
             "offhook_sequence_numbers_missing",
             "Sequence numbers below the highest of their conference under which nothing has come.",
-            counters["missing"],
+            counters.get("missing", 0),
         )
         yield _gauge("offhook_alerts_standing", "Alerts that stand.", self.snapshots.alerts_standing())
         yield _counter(
