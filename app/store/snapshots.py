@@ -280,7 +280,7 @@ class Snapshots:
         return [(sid, action) for sid, _, action in (member.partition(" ") for member in members)]
 
     def counters(self) -> dict[str, int]:
-        """What all commits so far have done with callbacks (see `Commit`), and `missing`, once there is one: how many numbers are."""
+        """What all commits so far have done with callbacks (see `Commit`); `missing`, if there is any: numbers, now."""
         totals = {"folded": 0, "noted": 0, "repeated": 0, "dead": 0}
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
