@@ -13,6 +13,10 @@ LAYOUT = "offhook:shards"
 REFUSED = "offhook:refused"
 """Hash: refused requests by reason. Web counts them."""
 
+REST = "offhook:rest"
+"""Hash: looks at Twilio's REST API on our own account, by outcome, and as `snapshot:<reason>` by why. Workers count
+them."""
+
 PROBE = "offhook:probe"
 """String with a short life: written to learn whether anything can be. Web writes it for /readyz."""
 
@@ -76,13 +80,19 @@ def look(sid: str, reason: str) -> str:
     return f"{sid} {reason}"
 
 
+def alerts(shard: int) -> str:
+    """Sorted set: alerts that stand, by the time in ms since which they do. Commits write it."""
+    return f"offhook:{{{shard}}}:alerts"
+
+
 def changes(shard: int) -> str:
     """Stream: the latest changes as subscribers were sent them (see `feed.py`). Commits append, and drop the oldest."""
     return f"offhook:{{{shard}}}:changes"
 
 
 def counters(shard: int) -> str:
-    """Hash: callbacks folded, noted, repeated and set aside, counted by the commits that did it."""
+    """Hash: callbacks folded, noted, repeated and set aside, and how many sequence numbers are missing in all; counted
+    by the commits that did it."""
     return f"offhook:{{{shard}}}:counters"
 
 

@@ -19,6 +19,7 @@ from app.store.connect import connect
 from app.store.feed import Feed
 from app.store.inbox import Inbox, Mail
 from app.store.snapshots import Snapshots
+from app.store.spool import Spool
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
 from app.web import create_app
@@ -75,6 +76,7 @@ class Site:
     """Where Twilio's REST API is; nobody is there."""
     list_status: Status | None = None
     url_hosts: frozenset[str] | None = None
+    spool: Spool | None = None
     woken: int = 0
     """How often a drain was asked for."""
     inbox: Inbox = field(init=False)
@@ -98,6 +100,7 @@ class Site:
             twilio=Twilio(self.upstream, LOGINS),
             list_status=self.list_status,
             url_hosts=self.url_hosts,
+            spool=self.spool,
         )
         self.http = self.app.test_client()
 

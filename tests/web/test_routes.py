@@ -76,6 +76,7 @@ TABLE: dict[str, dict[str, Allowed]] = {
     "/api/conferences/<sid>/events": {f"/api/conferences/{ROOM}/events": {"GET": ONE}},
     "/api/conferences/<sid>/timeline": {f"/api/conferences/{ROOM}/timeline": {"GET": ONE}},
     "/api/stats": {"/api/stats": {"GET": LIST}},
+    "/metrics": {"/metrics": {"GET": LIST}},
     "/api/stream": {"/api/stream": {"GET": LIST}, f"/api/stream?conference={ROOM}": {"GET": ONE}},
     "/v1/Conferences": {"/v1/Conferences": {"GET": LIST}},
     "/v1/Conferences/<sid>": {f"/v1/Conferences/{ROOM}": {"GET": ONE}},

@@ -103,7 +103,7 @@ export function wordsFor(participant, conference) {
     state === 'coaching' && coached ? `coaching ${nameOf(coached)}` : STATES[state],
   );
   if (words.length) return words.join(', ');
-  return conference.coverage.events.some((kind) => SUBSCRIPTIONS.speaker.includes(kind)) ? 'listening' : 'here';
+  return participant.speaking === false ? 'listening' : 'here'; // where speech is not told nobody knows of silence
 }
 
 // The moment from which the leading state has lasted, where that is known.
