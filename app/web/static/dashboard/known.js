@@ -2,7 +2,7 @@
 
 import { html } from '../vendor/preact.js';
 import { Elapsed, Icon, Remaining } from './parts.js';
-import { dateOf, isHere, kindOf, SUBSCRIPTIONS, timeOf } from './words.js';
+import { REASONS, SUBSCRIPTIONS, dateOf, isHere, kindOf, timeOf } from './words.js';
 
 // How a fact is known that no callback has told; `unknown`: it is not.
 export const WAYS = {
@@ -17,17 +17,6 @@ const FIELDS = {
   muted: 'muted', hold: 'on hold', coaching: 'coaching', call_sid_to_coach: 'whom it coaches', speaking: 'speaking',
   talk_seconds: 'how long it spoke', hold_seconds: 'how long on hold', muted_seconds: 'how long muted',
   friendly_name: 'name', created_at: 'when it began', started_at: 'when it began', ended_at: 'when it ended', reason_conference_ended: 'why it ended',
-};
-
-const REASONS = {
-  hole: 'callbacks are missing',
-  midway: 'it was seen from the middle on',
-  silent: 'nothing has been heard for long',
-  empty: 'everybody has gone, and no end was told',
-  outage: 'callbacks were lost on their way',
-  control: 'nothing has confirmed a request',
-  adopted: 'it was found at Twilio',
-  operator: 'somebody has asked for it',
 };
 
 const FLAGS = ['muted', 'hold', 'coaching'];
