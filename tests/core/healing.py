@@ -17,13 +17,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import count, pairwise
 from math import ceil
 from random import Random
 from time import perf_counter
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 import msgspec
 from msgspec.structs import asdict, replace
@@ -340,18 +341,19 @@ def play(seed: int, wanted: Wanted) -> Outcome:
     sid = told[0].parameters["ConferenceSid"]
 
     world = World()
-    sent: list[tuple[float, Event]] = []
-    places = count()
+    sent: list[Event] = []
     arrived: list[datetime] = []
 
     def send(url: str | None, parameters: Told) -> None:
-        sent.append((world.now.timestamp(), _event(parameters)))
-        if not weather.lost(next(places), parameters):
-            line.send(url, parameters)
+        event = _event(parameters)
+        sent.append(event)
+        if not weather.lost(len(sent) - 1, parameters):
+            line.send(url, Letter(parameters, event))
 
-    def receive(_: str | None, parameters: Told) -> None:
+    def receive(_: str | None, letter: Told) -> None:
+        assert isinstance(letter, Letter)
         arrived.append(world.now)
-        watch.take(_event(parameters))
+        watch.take(letter.event)
 
     line = Line(weather.faults, seed, receive, world.later)
     exchange = Exchange(ACCOUNT, send, world.later, clock=lambda: world.now, random_bits=rng.getrandbits)
@@ -366,16 +368,29 @@ def play(seed: int, wanted: Wanted) -> Outcome:
 
     wrong: list[str] = []
     unsaid: list[str] = []
-    events = [event for _, event in sent]
     if watch.conference is not None:
-        found = list(_findings(watch, exchange, weather, events, arrived))
+        found = list(_findings(watch, exchange, weather, sent, arrived))
         wrong = [what for what, is_wrong in found if is_wrong]
         unsaid = [what for what, is_wrong in found if not is_wrong]
     return Outcome(name, watch.looks, wrong, unsaid, len(sent), len(arrived), [*watch.log.values()])
 
 
+class Letter(dict[str, str]):
+    """A callback on its way, with what it tells: to read it once is enough."""
+
+    def __init__(self, parameters: Told, event: Event) -> None:
+        super().__init__(parameters)
+        self.event = event
+
+
+_quoted = lru_cache(4096)(quote_plus)
+
+
 def _event(parameters: Told) -> Event:
-    return read(Callback(body=urlencode(parameters).encode(), received_at=0, key="main"))
+    body = "&".join(
+        [f"{name}={_quoted(value)}" for name, value in parameters.items()]
+    )  # urlencode takes ten times as long
+    return read(Callback(body=body.encode(), received_at=0, key="main"))
 
 
 def _meddle(rng: Random, exchange: Exchange, sid: str) -> None:
