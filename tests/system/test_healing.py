@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from importlib.util import find_spec
+from pathlib import Path
 from random import Random
 
 import pytest
 
+import app
+import workers
 from app.simulator.agenda import Agenda
 from app.simulator.api import Double
 from app.simulator.exchange import Exchange
@@ -29,7 +31,9 @@ from tests.chaos.ledger import await_settled
 from tests.system.house import House, awaited, free_port
 from tests.truth import truth, untrue
 
-HEALS = find_spec("workers.reconcile") is not None and find_spec("app.healing") is not None
+HEALS = (
+    Path(workers.__file__).with_name("reconcile.py").exists() and Path(app.__file__).with_name("healing.py").exists()
+)
 """This test switches itself on where a worker looks at Twilio's REST API."""
 
 CONFERENCES = 30

@@ -1,0 +1,231 @@
+"""A clock that only the test moves, and on it what a worker and its store do for one conference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from itertools import count
+from math import ceil
+from random import Random
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from app import fold
+from app.conference import Conference, Header, Want
+from app.events import Event, Seen, Snapshot
+from app.replay import Track, by_call
+from app.simulator.exchange import Exchange, Refusal
+from app.twilio.times import read_time
+from tests.cast import ACCOUNT, NOON
+
+Told = Mapping[str, str]
+Wanted = Callable[[Header | None, Header, datetime], Want | None]
+"""`app.healing.wanted`."""
+
+MOST_LOOKS = 60
+"""A conference that wants more than that is in a loop."""
+
+
+class World:
+    """A clock, which is Twilio's, and what is to happen when."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+        self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []
+        self._order = count()
+
+    def later(self, seconds: float, what: Callable[[], None]) -> None:
+        """Have this done in so many seconds."""
+        self.at(self.now + timedelta(seconds=seconds), what)
+
+    def at(self, moment: datetime, what: Callable[[], None]) -> None:
+        """Have this done then, or now if that is past."""
+        heappush(self._agenda, (max(moment, self.now), next(self._order), what))
+
+    def run(self, until: datetime) -> None:
+        """Let time pass until then."""
+        while self._agenda and self._agenda[0][0] <= until:
+            self.now, _, what = heappop(self._agenda)
+            what()
+        self.now = until
+
+
+class Look(NamedTuple):
+    """One look at Twilio's REST API."""
+
+    want: Want
+    at: datetime
+    """By our clock."""
+    heard_at: datetime | None
+
+
+class Watch:
+    """A worker and its store for one conference: folds what arrives and looks when that is wanted."""
+
+    def __init__(
+        self,
+        world: World,
+        exchange: Exchange,
+        sid: str,
+        wanted: Wanted,
+        rng: Random,
+        skew: float,
+        looked: Callable[[Look, datetime], None],
+    ) -> None:
+        """`skew` is how many seconds our clock is ahead of Twilio's. `looked` is called when a look has been folded,
+        with when it was begun, by Twilio's clock.
+        """
+        self.sid = sid
+        self.conference: Conference | None = None
+        self.log: dict[str, Event] = {}
+        self.looks: list[Look] = []
+        self._world = world
+        self._exchange = exchange
+        self._wanted = wanted
+        self._rng = rng
+        self._skew = timedelta(seconds=skew)
+        self._looked = looked
+        self._tracks: dict[str, Track] = {}
+        self._unfiled: dict[str, list[Event]] = {}
+        self._looking = False
+
+    @property
+    def now(self) -> datetime:
+        """By our clock."""
+        return self._world.now + self._skew
+
+    def take(self, event: Event) -> None:
+        """Fold what has arrived, as a worker would: what names only a call waits until its conference is known."""
+        if event.conference_sid is None:
+            call = str(event.call_sid)
+            if self.conference is None or call not in self.conference.participants:
+                self._unfiled.setdefault(call, []).append(event)
+                return
+            event = replace(event, conference_sid=self.sid)
+        if event.id in self.log:
+            return
+        before = self.conference
+        after = self._advanced(event)
+        self.log[event.id] = event
+        if after is None:
+            after = fold.fold(self.log.values())
+            self._tracks.clear()
+        self._commit(before, after, event)
+        known = before.participants if before else {}
+        for call in [call for call in after.participants if call not in known and call in self._unfiled]:
+            for waiting in self._unfiled.pop(call):
+                self.take(waiting)
+
+    def _advanced(self, event: Event) -> Conference | None:
+        if self.conference is None:
+            return None
+        after = fold.advance(self.conference, [event], self._tracks)
+        if isinstance(after, fold.Missing):
+            legs = by_call(self.log.values())
+            histories = {sid: legs.get(sid, []) for sid in after.histories}
+            after = fold.advance(self.conference, [event], self._tracks, histories)
+            assert not isinstance(after, fold.Missing), "no more can be known than the whole history"
+        if after is None:
+            return None
+        self._tracks |= after.tracks
+        return after.conference
+
+    def _commit(self, before: Conference | None, after: Conference, event: Event) -> None:
+        was = before.header if before else None
+        heard_at, asked_at = (was.heard_at, was.asked_at) if was else (None, None)
+        if event.source == "snapshot":
+            asked_at = self.now
+        else:
+            heard_at = self.now
+        header = replace(after.header, heard_at=heard_at, asked_at=asked_at)
+        header = replace(header, want=self._wanted(was, header, self.now))
+        self.conference = Conference(header, after.participants)
+        self._await_due()
+
+    def _await_due(self) -> None:
+        want = self.conference and self.conference.header.want
+        if want and not self._looking:
+            self._world.at(want.due_at - self._skew, self._look_if_due)
+
+    def _look_if_due(self) -> None:
+        assert self.conference is not None
+        header = self.conference.header
+        if self._looking or header.want is None or header.want.due_at > self.now or header.status == "completed":
+            return
+        assert len(self.looks) < MOST_LOOKS, f"{MOST_LOOKS} looks, and another for: {header.want}"
+        self.looks.append(Look(header.want, self.now, header.heard_at))
+        self._looking = True
+        self._fetch_conference(header)
+
+    def _fetch_conference(self, header: Header) -> None:
+        """The conference first and, if it goes on, its participants; each is read some time after it is asked for."""
+        sequences = header.coverage.sequences
+        assert header.want is not None
+        known = Snapshot(
+            taken_at=NOON,
+            after=sequences[-1][1] if sequences else 0,
+            missing=header.coverage.missing > 0 or header.coverage.from_start is False,
+            reason=header.want.reason,
+        )
+
+        begun = self._world.now
+
+        def conference_read() -> None:
+            try:
+                told = self._exchange.fetch_conference(self.sid)
+            except Refusal:
+                self._see(known, begun, 0.0)
+                return
+            seen = replace(
+                known,
+                status=told["status"],
+                region=told["region"],
+                created_at=read_time(told["date_created"]),
+                updated_at=read_time(told["date_updated"]),
+                reason_conference_ended=told["reason_conference_ended"],
+                call_sid_ending_conference=told["call_sid_ending_conference"],
+            )
+            if told["status"] == "completed":
+                self._see(seen, begun, 0.5)
+            else:
+                self._request(lambda took: participants_read(seen, took))
+
+        def participants_read(seen: Snapshot, took: float) -> None:
+            listed = self._exchange.list_participants(self.sid, {})
+            people = tuple(_seen(resource) for _, resource in listed if resource is not None)
+            self._see(replace(seen, participants=people), begun, took)
+
+        self._request(lambda _: conference_read())
+
+    def _request(self, what: Callable[[float], None]) -> None:
+        """Have Twilio do this; it is told how long the whole request will take."""
+        took = self._rng.choice((0.05, 0.4, 3.0))
+        self._world.later(took * self._rng.random(), lambda: what(took))
+
+    def _see(self, seen: Snapshot, begun: datetime, took: float) -> None:
+        """Fold, some time later, what has just been read; Twilio dates answers in whole seconds."""
+        dated = self._world.now.replace(microsecond=0)
+        seen = replace(seen, taken_at=dated - timedelta(seconds=ceil(took)))
+        event = Event(
+            id=f"look {len(self.looks)}",
+            source="snapshot",
+            type="snapshot",
+            account_sid=ACCOUNT,
+            conference_sid=self.sid,
+            snapshot=seen,
+        )
+
+        def arrived() -> None:
+            self._looking = False
+            self.take(event)
+            self._looked(self.looks[-1], begun)
+            self._await_due()
+
+        self._world.later(took + self._rng.choice((0.0, 0.2, 5.0)), arrived)
+
+
+def _seen(resource: Mapping[str, Any]) -> Seen:
+    told = {name: resource[name] for name in Seen.__struct_fields__ if name not in ("created_at", "updated_at")}
+    return Seen(**told, created_at=read_time(resource["date_created"]), updated_at=read_time(resource["date_updated"]))
