@@ -87,12 +87,12 @@ def play(seed: int, wanted: Wanted) -> Outcome:
 
         world.later(seconds, now)
 
-    def looked(look: Look, begun: datetime) -> None:
+    def looked(reason: str, begun: datetime) -> None:
         nonlocal settled
         if watch.conference is not None and latest < begun and not under_way:
             settled += 1
             wrong_now = untrue(document(watch.conference), truth(exchange, sid))
-            stale.extend(f"looked for {look.want.reason}: {what}" for what in wrong_now)
+            stale.extend(f"looked for {reason}: {what}" for what in wrong_now)
 
     line = Line(weather.faults, seed, receive, later)
     exchange = Exchange(ACCOUNT, send, world.later, clock=lambda: world.now, random_bits=rng.getrandbits)
@@ -103,6 +103,9 @@ def play(seed: int, wanted: Wanted) -> Outcome:
         for _ in range(rng.randint(1, 4)):
             moment = NOON + timedelta(seconds=rng.uniform(0, told[-1].at))
             world.at(moment, lambda: _meddle(rng, exchange, sid))
+    if rng.random() < 0.25:
+        moment = NOON + timedelta(seconds=rng.uniform(0, told[-1].at))
+        world.at(moment, lambda: watch.look("outage"))
     world.run(NOON + timedelta(seconds=told[-1].at) + PATIENCE)
 
     wrong: list[str] = []

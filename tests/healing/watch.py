@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from app import fold
-from app.conference import Conference, Header, Want
+from app.conference import Conference, Header, Reason, Want
 from app.events import Event, Seen, Snapshot
 from app.replay import Track, by_call
 from app.simulator.exchange import Exchange, Refusal
@@ -53,7 +53,7 @@ class World:
 
 
 class Look(NamedTuple):
-    """One look at Twilio's REST API."""
+    """One look at Twilio's REST API that a document has wanted."""
 
     want: Want
     at: datetime
@@ -72,10 +72,10 @@ class Watch:
         wanted: Wanted,
         rng: Random,
         skew: float,
-        looked: Callable[[Look, datetime], None],
+        looked: Callable[[str, datetime], None],
     ) -> None:
         """`skew` is how many seconds our clock is ahead of Twilio's. `looked` is called when a look has been folded,
-        with when it was begun, by Twilio's clock.
+        with its reason, and when it was begun by Twilio's clock.
         """
         self.sid = sid
         self.conference: Conference | None = None
@@ -90,6 +90,7 @@ class Watch:
         self._tracks: dict[str, Track] = {}
         self._unfiled: dict[str, list[Event]] = {}
         self._looking = False
+        self._seen = 0
 
     @property
     def now(self) -> datetime:
@@ -149,6 +150,22 @@ class Watch:
         if want and not self._looking:
             self._world.at(want.due_at - self._skew, self._look_if_due)
 
+    def look(self, reason: Reason) -> None:
+        """Look now, for a reason that is not in the document. One that is not known is known from then on."""
+        if self.conference is None:
+            self._world.later(0.0, self._adopt)
+        elif not self._looking and self.conference.header.status != "completed":
+            self._fetch_conference(self.conference.header, reason)
+
+    def _adopt(self) -> None:
+        """Take it from a list of conferences, which does not show participants, and look then."""
+        if self.conference is None:
+            told = self._exchange.fetch_conference(self.sid)
+            if told["status"] == "in-progress":
+                seen = _as_shown(Snapshot(taken_at=self._world.now.replace(microsecond=0), reason="adopted"), told)
+                self.take(self._event(seen))
+                self.look("adopted")
+
     def _look_if_due(self) -> None:
         assert self.conference is not None
         header = self.conference.header
@@ -156,20 +173,18 @@ class Watch:
             return
         assert len(self.looks) < MOST_LOOKS, f"{MOST_LOOKS} looks, and another for: {header.want}"
         self.looks.append(Look(header.want, self.now, header.heard_at))
-        self._looking = True
-        self._fetch_conference(header)
+        self._fetch_conference(header, header.want.reason)
 
-    def _fetch_conference(self, header: Header) -> None:
+    def _fetch_conference(self, header: Header, reason: Reason) -> None:
         """The conference first and, if it goes on, its participants; each is read some time after it is asked for."""
+        self._looking = True
         sequences = header.coverage.sequences
-        assert header.want is not None
         known = Snapshot(
             taken_at=NOON,
             after=sequences[-1][1] if sequences else 0,
             missing=header.coverage.missing > 0 or header.coverage.from_start is False,
-            reason=header.want.reason,
+            reason=reason,
         )
-
         begun = self._world.now
 
         def conference_read() -> None:
@@ -178,15 +193,7 @@ class Watch:
             except Refusal:
                 self._see(known, begun, 0.0)
                 return
-            seen = replace(
-                known,
-                status=told["status"],
-                region=told["region"],
-                created_at=read_time(told["date_created"]),
-                updated_at=read_time(told["date_updated"]),
-                reason_conference_ended=told["reason_conference_ended"],
-                call_sid_ending_conference=told["call_sid_ending_conference"],
-            )
+            seen = _as_shown(known, told)
             if told["status"] == "completed":
                 self._see(seen, begun, 0.5)
             else:
@@ -208,8 +215,19 @@ class Watch:
         """Fold, some time later, what has just been read; Twilio dates answers in whole seconds."""
         dated = self._world.now.replace(microsecond=0)
         seen = replace(seen, taken_at=dated - timedelta(seconds=ceil(took)))
-        event = Event(
-            id=f"look {len(self.looks)}",
+
+        def arrived() -> None:
+            self._looking = False
+            self.take(self._event(seen))
+            self._looked(seen.reason, begun)
+            self._await_due()
+
+        self._world.later(took + self._rng.choice((0.0, 0.2, 5.0)), arrived)
+
+    def _event(self, seen: Snapshot) -> Event:
+        self._seen += 1
+        return Event(
+            id=f"look {self._seen}",
             source="snapshot",
             type="snapshot",
             account_sid=ACCOUNT,
@@ -217,13 +235,18 @@ class Watch:
             snapshot=seen,
         )
 
-        def arrived() -> None:
-            self._looking = False
-            self.take(event)
-            self._looked(self.looks[-1], begun)
-            self._await_due()
 
-        self._world.later(took + self._rng.choice((0.0, 0.2, 5.0)), arrived)
+def _as_shown(seen: Snapshot, resource: Mapping[str, Any]) -> Snapshot:
+    """With what Twilio's Conference resource tells."""
+    return replace(
+        seen,
+        status=resource["status"],
+        region=resource["region"],
+        created_at=read_time(resource["date_created"]),
+        updated_at=read_time(resource["date_updated"]),
+        reason_conference_ended=resource["reason_conference_ended"],
+        call_sid_ending_conference=resource["call_sid_ending_conference"],
+    )
 
 
 def _seen(resource: Mapping[str, Any]) -> Seen:
