@@ -157,7 +157,5 @@ def test_after_losses_offhook_knows_again_what_twilio_knows(open_house: Callable
         awaited("all to be as Twilio knows them", lambda: not any(map(wrong, documents().values())))
         looked = [document["coverage"]["snapshots"] for document in documents().values()]
         assert max(looked) <= 3
-        print(
-            f"{here.line.lost} of {here.line.lost + here.put} callbacks were lost, and {len(torn)} conferences torn off"
-        )
+        print(f"{here.line.lost} callbacks lost, {here.put} sent; {len(torn)} conferences torn off unnoticed")
         print(f"{sum(looked)} looks, of one conference at most {max(looked)}")
