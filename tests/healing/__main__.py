@@ -79,8 +79,8 @@ def main(words: Sequence[str]) -> int:
         try:
             outcome = play(seed, wanted)
         except Exception as error:
-            kind = "".join(traceback.format_exception_only(error)).strip()
-            wrong = {f"{kind[:200]} at {traceback.extract_tb(error.__traceback__)[-1]}"}
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            wrong = {f"{type(error).__name__} in {place.name}: {SHORT.sub('…', str(error))[:150]}"}
         else:
             outcomes.append(outcome)
             wrong = {SHORT.sub("…", what)[:150] for what in outcome.wrong}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count
-from math import ceil
 from random import Random
 from typing import Any, NamedTuple
 
@@ -160,10 +159,12 @@ class Watch:
     def _adopt(self) -> None:
         """Take it from a list of conferences, which does not show participants, and look then."""
         if self.conference is None:
-            told = self._exchange.fetch_conference(self.sid)
-            if told["status"] == "in-progress":
-                seen = _as_shown(Snapshot(taken_at=self._world.now.replace(microsecond=0), reason="adopted"), told)
-                self.take(self._event(seen))
+            conference = self._exchange.fetch_conference(self.sid)
+            if conference["status"] == "in-progress":
+                record = Record(
+                    self.sid, self._world.now.replace(microsecond=0), reason="adopted", conference=conference
+                )
+                self.take(self._event(record))
                 self.look("adopted")
 
     def _look_if_due(self) -> None:
@@ -171,7 +172,7 @@ class Watch:
         header = self.conference.header
         if self._looking or header.want is None or header.want.due_at > self.now or header.status == "completed":
             return
-        assert len(self.looks) < MOST_LOOKS, f"{MOST_LOOKS} looks, and another for: {header.want}"
+        assert len(self.looks) < MOST_LOOKS, f"{MOST_LOOKS} looks, and one more as {header.want.reason}"
         self.looks.append(Look(header.want, self.now, header.heard_at))
         self._fetch_conference(header, header.want.reason)
 
@@ -179,42 +180,41 @@ class Watch:
         """The conference first and, if it goes on, its participants; each is read some time after it is asked for."""
         self._looking = True
         sequences = header.coverage.sequences
-        known = Snapshot(
-            taken_at=NOON,
+        known = Record(
+            self.sid,
+            NOON,
+            reason,
             after=sequences[-1][1] if sequences else 0,
             missing=header.coverage.missing > 0 or header.coverage.from_start is False,
-            reason=reason,
         )
         begun = self._world.now
 
-        def conference_read() -> None:
+        def conference_read(took: float) -> None:
             try:
-                told = self._exchange.fetch_conference(self.sid)
+                conference = self._exchange.fetch_conference(self.sid)
             except Refusal:
-                self._see(known, begun, 0.0)
-                return
-            seen = _as_shown(known, told)
-            if told["status"] == "completed":
-                self._see(seen, begun, 0.5)
+                conference = None
+            seen = known._replace(conference=conference)
+            if conference is None or conference["status"] == "completed":
+                self._see(seen, begun, took)
             else:
                 self._request(lambda took: participants_read(seen, took))
 
-        def participants_read(seen: Snapshot, took: float) -> None:
-            listed = self._exchange.list_participants(self.sid, {})
-            people = tuple(_seen(resource) for _, resource in listed if resource is not None)
-            self._see(replace(seen, participants=people), begun, took)
+        def participants_read(seen: Record, took: float) -> None:
+            listed = [each for _, each in self._exchange.list_participants(self.sid, {}) if each is not None]
+            self._see(seen._replace(participants=listed), begun, took)
 
-        self._request(lambda _: conference_read())
+        self._request(conference_read)
 
     def _request(self, what: Callable[[float], None]) -> None:
         """Have Twilio do this; it is told how long the whole request will take."""
-        took = self._rng.choice((0.05, 0.4, 3.0))
+        took = self._rng.choice((0.05, 0.4, 2.9))
         self._world.later(took * self._rng.random(), lambda: what(took))
 
-    def _see(self, seen: Snapshot, begun: datetime, took: float) -> None:
+    def _see(self, seen: Record, begun: datetime, took: float) -> None:
         """Fold, some time later, what has just been read; Twilio dates answers in whole seconds."""
         dated = self._world.now.replace(microsecond=0)
-        seen = replace(seen, taken_at=dated - timedelta(seconds=ceil(took)))
+        seen = seen._replace(taken_at=dated - timedelta(seconds=int(took) + 1))
 
         def arrived() -> None:
             self._looking = False
@@ -224,28 +224,49 @@ class Watch:
 
         self._world.later(took + self._rng.choice((0.0, 0.2, 5.0)), arrived)
 
-    def _event(self, seen: Snapshot) -> Event:
+    def _event(self, seen: Record) -> Event:
         self._seen += 1
-        return Event(
-            id=f"look {self._seen}",
-            source="snapshot",
-            type="snapshot",
-            account_sid=ACCOUNT,
-            conference_sid=self.sid,
-            snapshot=seen,
-        )
+        return event_of(seen, f"look {self._seen}")
 
 
-def _as_shown(seen: Snapshot, resource: Mapping[str, Any]) -> Snapshot:
-    """With what Twilio's Conference resource tells."""
-    return replace(
-        seen,
-        status=resource["status"],
-        region=resource["region"],
-        created_at=read_time(resource["date_created"]),
-        updated_at=read_time(resource["date_updated"]),
-        reason_conference_ended=resource["reason_conference_ended"],
-        call_sid_ending_conference=resource["call_sid_ending_conference"],
+# What `app.twilio.snapshot` has under the same names, as far as it is needed here.
+
+
+class Record(NamedTuple):
+    """What is written down of one look. The resources are as they came."""
+
+    conference_sid: str
+    taken_at: datetime
+    reason: str
+    after: int = 0
+    missing: bool = False
+    conference: Mapping[str, Any] | None = None
+    participants: Sequence[Mapping[str, Any]] | None = None
+
+
+def event_of(record: Record, event_id: str) -> Event:
+    """The event that a record tells of."""
+    told = record.conference or {}
+    return Event(
+        id=event_id,
+        source="snapshot",
+        type="snapshot",
+        account_sid=ACCOUNT,
+        conference_sid=record.conference_sid,
+        friendly_name=told.get("friendly_name"),
+        snapshot=Snapshot(
+            taken_at=record.taken_at,
+            after=record.after,
+            missing=record.missing,
+            reason=record.reason,
+            status=told.get("status"),
+            region=told.get("region"),
+            created_at=read_time(told["date_created"]) if told else None,
+            updated_at=read_time(told["date_updated"]) if told else None,
+            reason_conference_ended=told.get("reason_conference_ended"),
+            call_sid_ending_conference=told.get("call_sid_ending_conference"),
+            participants=None if record.participants is None else tuple(map(_seen, record.participants)),
+        ),
     )
 
 
