@@ -48,7 +48,7 @@ def play(seed: int, wanted: Wanted) -> Outcome:
     """Make a conference up, let its callbacks fare as they do, heal it, and look what is wrong in the end."""
     rng = Random(seed)
     name = rng.choice(list(WEATHERS))
-    told = story(rng, ACCOUNT, NOON, minutes=rng.uniform(0.1, 0.5), speed=rng.choice((1, 0.25, 0.04)))
+    told = story(rng, ACCOUNT, NOON, minutes=rng.uniform(0.05, 0.4), speed=rng.choice((1, 0.25, 0.04)))
     if rng.random() < 0.6:
         told = [
             one for one in told if not one.parameters.get("StatusCallbackEvent", "").startswith("participant-speech")

@@ -32,13 +32,16 @@ def findings(watch: Watch, exchange: Exchange, weather: Weather, sent: Sequence[
     again = fold.fold(watch.log.values())
     for what in _unlike(conference, again):
         yield f"the short way differs from the fold of its log: {what}", True
-    complete = conference.header.coverage.complete
-    perfect = fold.fold(_filed(watch.sid, sent))
-    for what in _differences(conference, perfect, unnumbered=True):
+
+    def folded(events: Sequence[Event]) -> Conference:
+        filed = _filed(watch.sid, events)
+        return again if {event.id for event in filed} == watch.log.keys() else fold.fold(filed)
+
+    for what in _differences(conference, folded(sent), unnumbered=True):
         yield what, False
-    if complete:
+    if conference.header.coverage.complete:
         untold = [event for event in sent if event.source == "conference" or event.id in watch.log]
-        for what in _differences(conference, fold.fold(_filed(watch.sid, untold)), unnumbered=False):
+        for what in _differences(conference, folded(untold), unnumbered=False):
             yield f"it is complete, but {what}", True
     yield from ((what, True) for what in _needless(watch, weather))
 
