@@ -96,7 +96,8 @@ def play(seed: int, wanted: Wanted) -> Outcome:
 
     line = Line(weather.faults, seed, receive, later)
     exchange = Exchange(ACCOUNT, send, world.later, clock=lambda: world.now, random_bits=rng.getrandbits)
-    watch = Watch(world, exchange, sid, wanted, Random(seed), rng.choice((0, 0, 2.5, -2.5)), looked)
+    skew, lag = rng.choice((0, 0, 2.5, -2.5)), rng.choice((0, 0, 0, 1, 3 if weather.harmless else 15))
+    watch = Watch(world, exchange, sid, wanted, Random(seed), looked, skew=skew, lag=lag)
     for one in told:
         world.at(NOON + timedelta(seconds=one.at), lambda one=one: exchange.play(sid, one.parameters))  # type: ignore[misc]
     if rng.random() < 0.25:

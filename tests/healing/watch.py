@@ -70,11 +70,15 @@ class Watch:
         sid: str,
         wanted: Wanted,
         rng: Random,
-        skew: float,
         looked: Callable[[str, datetime], None],
+        *,
+        skew: float,
+        lag: float,
     ) -> None:
-        """`skew` is how many seconds our clock is ahead of Twilio's. `looked` is called when a look has been folded,
-        with its reason, and when it was begun by Twilio's clock.
+        """`looked` is called when a look has been folded, with its reason, and when it was begun by Twilio's clock.
+
+        `skew` is how many seconds our clock is ahead of that, `lag` after how many what has arrived is folded, together
+        with what has come meanwhile.
         """
         self.sid = sid
         self.conference: Conference | None = None
@@ -86,6 +90,9 @@ class Watch:
         self._rng = rng
         self._skew = timedelta(seconds=skew)
         self._looked = looked
+        self._lag = lag
+        self._mail: list[tuple[Event, datetime]] = []
+        self._begun: dict[str, datetime] = {}
         self._tracks: dict[str, Track] = {}
         self._unfiled: dict[str, list[Event]] = {}
         self._looking = False
@@ -97,52 +104,67 @@ class Watch:
         return self._world.now + self._skew
 
     def take(self, event: Event) -> None:
-        """Fold what has arrived, as a worker would: what names only a call waits until its conference is known."""
-        if event.conference_sid is None:
-            call = str(event.call_sid)
-            if self.conference is None or call not in self.conference.participants:
-                self._unfiled.setdefault(call, []).append(event)
-                return
-            event = replace(event, conference_sid=self.sid)
-        if event.id in self.log:
+        """Have what has arrived folded."""
+        self._mail.append((event, self.now))
+        if len(self._mail) == 1 and self._lag:
+            self._world.later(self._lag, self._drain)
+        elif not self._lag:
+            self._drain()
+
+    def _drain(self) -> None:
+        mail, self._mail = self._mail, []
+        self._fold(mail)
+        for event, _ in mail:
+            if event.id in self._begun:
+                self._looking = False
+                self._looked(str(event.snapshot and event.snapshot.reason), self._begun.pop(event.id))
+        self._await_due()
+
+    def _fold(self, mail: Sequence[tuple[Event, datetime]]) -> None:
+        """As a worker would: what names only a call waits until its conference is known."""
+        fresh: dict[str, tuple[Event, datetime]] = {}
+        known = self.conference.participants if self.conference else {}
+        for event, received in mail:
+            if event.conference_sid is None and event.call_sid not in known:
+                self._unfiled.setdefault(str(event.call_sid), []).append(event)
+            elif event.id not in self.log:
+                fresh.setdefault(event.id, (replace(event, conference_sid=self.sid), received))
+        if not fresh:
             return
-        before = self.conference
-        after = self._advanced(event)
-        self.log[event.id] = event
+        events = [event for event, _ in fresh.values()]
+        after = self._advanced(events)
+        self.log |= {event.id: event for event in events}
         if after is None:
             after = fold.fold(self.log.values())
             self._tracks.clear()
-        self._commit(before, after, event)
-        known = before.participants if before else {}
-        for call in [call for call in after.participants if call not in known and call in self._unfiled]:
-            for waiting in self._unfiled.pop(call):
-                self.take(waiting)
+        self._commit(after, list(fresh.values()))
+        heard_of = [call for call in after.participants if call not in known and call in self._unfiled]
+        self._fold([(waiting, self.now) for call in heard_of for waiting in self._unfiled.pop(call)])
 
-    def _advanced(self, event: Event) -> Conference | None:
+    def _advanced(self, events: Sequence[Event]) -> Conference | None:
         if self.conference is None:
             return None
-        after = fold.advance(self.conference, [event], self._tracks)
+        after = fold.advance(self.conference, events, self._tracks)
         if isinstance(after, fold.Missing):
             legs = by_call(self.log.values())
             histories = {sid: legs.get(sid, []) for sid in after.histories}
-            after = fold.advance(self.conference, [event], self._tracks, histories)
+            after = fold.advance(self.conference, events, self._tracks, histories)
             assert not isinstance(after, fold.Missing), "no more can be known than the whole history"
         if after is None:
             return None
         self._tracks |= after.tracks
         return after.conference
 
-    def _commit(self, before: Conference | None, after: Conference, event: Event) -> None:
-        was = before.header if before else None
-        heard_at, asked_at = (was.heard_at, was.asked_at) if was else (None, None)
-        if event.source == "snapshot":
-            asked_at = self.now
-        else:
-            heard_at = self.now
-        header = replace(after.header, heard_at=heard_at, asked_at=asked_at)
+    def _commit(self, after: Conference, news: Sequence[tuple[Event, datetime]]) -> None:
+        was = self.conference.header if self.conference else None
+        heard = [received for event, received in news if event.snapshot is None]
+        asked = [received for event, received in news if event.snapshot is not None]
+        if was is not None:
+            heard += [was.heard_at] if was.heard_at else []
+            asked += [was.asked_at] if was.asked_at else []
+        header = replace(after.header, heard_at=max(heard, default=None), asked_at=max(asked, default=None))
         header = replace(header, want=self._wanted(was, header, self.now))
         self.conference = Conference(header, after.participants)
-        self._await_due()
 
     def _await_due(self) -> None:
         want = self.conference and self.conference.header.want
@@ -157,15 +179,12 @@ class Watch:
             self._fetch_conference(self.conference.header, reason)
 
     def _adopt(self) -> None:
-        """Take it from a list of conferences, which does not show participants, and look then."""
-        if self.conference is None:
-            conference = self._exchange.fetch_conference(self.sid)
-            if conference["status"] == "in-progress":
-                record = Record(
-                    self.sid, self._world.now.replace(microsecond=0), reason="adopted", conference=conference
-                )
-                self.take(self._event(record))
-                self.look("adopted")
+        """Take it from a list of conferences, which does not show participants, and look once that is folded."""
+        conference = self._exchange.fetch_conference(self.sid)
+        if self.conference is None and conference["status"] == "in-progress":
+            seen_at = self._world.now.replace(microsecond=0)
+            self.take(self._event(Record(self.sid, seen_at, "adopted", conference=conference)))
+            self._world.later(self._lag, lambda: self.look("adopted"))
 
     def _look_if_due(self) -> None:
         assert self.conference is not None
@@ -216,13 +235,9 @@ class Watch:
         dated = self._world.now.replace(microsecond=0)
         seen = seen._replace(taken_at=dated - timedelta(seconds=int(took) + 1))
 
-        def arrived() -> None:
-            self._looking = False
-            self.take(self._event(seen))
-            self._looked(seen.reason, begun)
-            self._await_due()
-
-        self._world.later(took + self._rng.choice((0.0, 0.2, 5.0)), arrived)
+        event = self._event(seen)
+        self._begun[event.id] = begun
+        self._world.later(took + self._rng.choice((0.0, 0.2, 5.0)), lambda: self.take(event))
 
     def _event(self, seen: Record) -> Event:
         self._seen += 1
