@@ -357,6 +357,9 @@ def _end_of(header: Header) -> datetime | None:
 
 
 def _settled(participant: Participant, end: datetime | None) -> Participant:
+    if end and not participant.stays and participant.status not in ("complete", "failed"):
+        facts: dict[str, Word] = {**participant.facts, "status": "inferred"}
+        return replace(participant, status="failed", facts=dict(sorted(facts.items())))
     over = participant.call_ended_at or end
     return cut_off(participant, over) if over and participant.present else participant
 

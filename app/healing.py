@@ -21,9 +21,10 @@ SILENCE = timedelta(minutes=10)
 """After so long without a callback an open conference may have gone on, or ended, without a word."""
 SILENCE_GROWS = 4
 """Each look that finds a silent conference open is followed by one after so many times as long: five in a day."""
-PATIENCE_GROWS = 4
-"""And so does the grace of holes with each look in a row that has shown nothing new. Whether Twilio numbers events that
-nobody has subscribed to is not documented: if so, there are holes all the time, and nothing is lost."""
+MOST_DOUBLED = 10
+"""The grace of holes doubles with each look that a conference has had, up to `SILENCE`: a bad line costs a handful.
+With each of the latest that showed nothing new it doubles twice. Whether Twilio numbers events that nobody has
+subscribed to is not documented: if so, there are holes all the time, and nothing is lost."""
 
 
 def wanted(before: Header | None, after: Header, now: datetime) -> Want | None:
@@ -39,15 +40,16 @@ def wanted(before: Header | None, after: Header, now: datetime) -> Want | None:
 
 def _wants(before: Header | None, after: Header, now: datetime) -> Iterator[Want]:
     if lacks(after.coverage):
-        known = before is not None and lacks(before.coverage) and before.want is not None
-        since = before.want.since if before and before.want and known and before.want.reason in HOLES else now
+        since = now
+        if before and before.want and before.want.reason in HOLES and before.asked_at == after.asked_at:
+            since = before.want.since  # the same episode
         reason: Reason = "hole" if after.coverage.from_start or after.coverage.snapshots else "midway"
-        grace = min(GRACE * PATIENCE_GROWS ** min(after.coverage.fruitless, 8), SILENCE)
-        yield Want(reason=reason, since=since, due_at=since + grace)
+        doubled = min(after.coverage.snapshots + after.coverage.fruitless, MOST_DOUBLED)
+        yield Want(reason=reason, since=since, due_at=since + min(GRACE * 2**doubled, SILENCE))
     ignored = max((each.expires_at for each in after.actions if each.state == "ignored"), default=None)
     if ignored is not None and (after.asked_at is None or after.asked_at < ignored):
         yield Want(reason="control", since=ignored, due_at=ignored)
-    heard, asked = after.heard_at or now, after.asked_at
+    heard, asked = after.heard_at or after.created_at or after.asked_at or now, after.asked_at
     if asked is None or asked <= heard:
         if after.status == "in-progress" and after.counts.present == 0:
             yield Want(reason="empty", since=heard, due_at=heard + EMPTY)

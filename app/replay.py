@@ -284,6 +284,7 @@ def _silenced(participant: Participant) -> Participant:
 def _timed(participant: Participant, at: datetime, *, told: bool = True) -> Participant:
     """Open or close the interval of each state that has just begun or ended. `told`: whether it was just then."""
     changes: dict[str, Any] = {}
+    facts = participant.facts
     present = participant.present
     for state, since, total in TIMED:
         holds = present and getattr(participant, state) is True
@@ -294,9 +295,13 @@ def _timed(participant: Participant, at: datetime, *, told: bool = True) -> Part
             changes[since] = None
             seconds = max(0.0, (at - began).total_seconds())
             changes[total] = round((getattr(participant, total) or 0.0) + seconds, 3)
-        if since in changes and not told:
-            changes["facts"] = {**changes.get("facts", participant.facts), total: "partial"}
-    return replace(participant, **changes) if changes else participant
+        if since in changes:
+            if not told:
+                facts = {**facts, total: "partial"}
+            facts = {**facts, since: "reconciled"} if holds and not told else _without(facts, {since})
+    if not changes:
+        return participant
+    return replace(participant, **changes, facts=facts)
 
 
 def _progressed(participant: Participant, event: Event, call: Call) -> Participant:
@@ -340,6 +345,11 @@ def _looked_at(participant: Participant, snapshot: Snapshot, heard: datetime | N
         return _summed(_seen_gone(participant, at))
     said = {name: word for name in STANDING if getattr(participant, name) != (word := getattr(seen, name)) is not None}
     facts: dict[str, Word] = {**participant.facts, **dict.fromkeys(said, "reconciled")}
+    created_at = least(participant.created_at, seen.created_at)
+    if created_at != participant.created_at:
+        facts["created_at"] = "reconciled"
+    if snapshot.missing and participant.stays:  # what was lost may have come and gone
+        facts.update((total, "partial") for *_, total in TIMED if getattr(participant, total) is not None)
     stays, call_status = participant.stays, participant.call_status
     if seen.status not in ("connected", None):
         call_status = _further(call_status, CALL_STATUS[seen.status]) if not stays else call_status
@@ -354,12 +364,12 @@ def _looked_at(participant: Participant, snapshot: Snapshot, heard: datetime | N
         gone_at=None,
         not_coaching_at=most(participant.not_coaching_at, at if seen.coaching is False else None),
         coach_told=most(participant.coach_told, (at, seen.call_sid_to_coach) if seen.call_sid_to_coach else None),
-        created_at=least(participant.created_at, seen.created_at),
+        created_at=created_at,
         updated_at=most(participant.updated_at, seen.updated_at),
         facts=facts,
     )
-    if snapshot.missing and shown.speaking is not None:  # what was lost may have told of it
-        shown = replace(shown, speaking=None, facts={**shown.facts, "talk_seconds": "partial"})
+    if snapshot.missing and shown.speaking is not None:
+        shown = replace(shown, speaking=None)
     return _summed(_timed(shown, at, told=False))
 
 

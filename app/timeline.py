@@ -136,7 +136,7 @@ def _started(conference: Conference) -> datetime | None:
 
 def _spans(header: Header, participant: Participant, leg: list[Event], started: datetime | None) -> tuple[Span, ...]:
     end = header.ended_at or UNTOLD if header.status == "completed" else None
-    last = (participant.left_at or UNTOLD, participant)  # only the fold knows what the end has cut off
+    last = (participant.left_at or end or UNTOLD, participant)  # only the fold knows what the end has cut off
     steps = [*replay(participant.call_sid, leg), last]
     spans = [*_dialling(participant, leg, steps, end), *_here(participant), *_waiting(header, participant, started)]
     spans.extend(_between("coaching", _coaching(steps)))
@@ -156,7 +156,7 @@ def _dialling(
         return
     gone = ("failed", "complete")
     until = participant.joined_at or next((at for at, step in steps if step.stays or step.status in gone), end)
-    told = participant.joined_at is not None or (not participant.stays and participant.status in gone)
+    told = participant.joined_at is not None or (not participant.stays and "status" not in participant.facts)
     if until is None or until > began:
         yield Span(state="dialling", from_=began, until=until, inferred=until is not None and not told)
 

@@ -63,7 +63,11 @@ def test_a_look_answers_all_holes_below_what_it_had_heard_of() -> None:
     looked = header(heard=5, asked=6, holes=((4, 4),), missing=1, **seen)
     assert want(looked, at(6)) == ("silent", at(6) + SILENCE)
     another = header(heard=8, asked=6, holes=((4, 4), (11, 11)), missing=2, **seen)
-    assert want(another, at(8), looked) == ("hole", at(8) + GRACE)
+    assert want(another, at(8), looked) == ("hole", at(8) + 2 * GRACE)
+    again = replace(another, want=wanted(looked, another, at(8)))
+    assert want(header(heard=9, asked=9, holes=((4, 4), (11, 11)), missing=2, **seen), at(9), again) == (
+        *("hole", at(9) + 2 * GRACE),
+    ), "an episode that is over gives no other its time"
 
 
 def test_first_seen_midway_is_a_reason_of_its_own() -> None:
@@ -71,16 +75,17 @@ def test_first_seen_midway_is_a_reason_of_its_own() -> None:
     assert want(midway, at(0)) == ("midway", at(0) + GRACE)
 
 
-def test_looks_that_show_nothing_new_make_holes_wait_ever_longer_but_not_for_ever() -> None:
-    def grace(fruitless: int) -> timedelta:
-        seen = {"snapshots": fruitless, "snapshot_at": at(6), "snapshot_sequence": 3, "fruitless": fruitless}
+def test_each_look_makes_holes_wait_longer_above_all_one_that_showed_nothing_new_but_not_for_ever() -> None:
+    def grace(fruitless: int, fruitful: int = 0) -> timedelta:
+        seen = {"snapshots": fruitful + fruitless, "snapshot_at": at(6), "snapshot_sequence": 3, "fruitless": fruitless}
         found = wanted(None, header(heard=8, asked=6, holes=((5, 5),), missing=1, **seen), at(8))
         assert found is not None
         assert found.reason == "hole"
         return found.due_at - at(8)
 
     assert [grace(n).total_seconds() for n in (0, 1, 2, 3)] == [5, 20, 80, 320]
-    assert grace(50) == SILENCE
+    assert [grace(0, n).total_seconds() for n in (0, 1, 2, 3)] == [5, 10, 20, 40]
+    assert grace(50) == grace(0, 50) == SILENCE
 
 
 def test_an_end_that_does_not_come_once_everyone_has_left_is_asked_for_once() -> None:

@@ -26,7 +26,7 @@ def seen(call: str, **more: Any) -> Seen:
 
 def look(*present: Seen, second: float, after: int, status: str | None = "in-progress", **more: Any) -> Event:
     """What a look showed that was taken then, when `after` was the highest number heard."""
-    shown = {"participants": present if status == "in-progress" else None, "region": "us1", "missing": True}
+    shown = {"participants": present if status == "in-progress" else None, "region": "us1"}
     snapshot = Snapshot(taken_at=at(second), after=after, status=status, **(shown | more))
     told = f"look {second} {after} {snapshot}"
     return Event(
@@ -57,7 +57,8 @@ def test_a_flag_whose_callback_was_lost_is_mended_and_marked() -> None:
     later = event(said("participant-hold", ANNA, number=5, second=8, Hold="true"))
     conference = folded(*BEGUN, later, look(seen(ANNA, hold=True), seen(BEN, muted=True), second=13, after=5))
     ben = of(conference, BEN)
-    assert (ben.muted, ben.facts) == (True, {"muted": "reconciled", "muted_seconds": "partial"})
+    assert ben.muted is True
+    assert ben.facts == {"muted": "reconciled", "muted_seconds": "partial", "muted_since": "reconciled"}
     assert ben.muted_since == at(13)
     assert of(conference, ANNA).facts == {}
     coverage = conference.header.coverage
@@ -122,14 +123,14 @@ def test_twilios_api_may_lag_so_it_is_not_believed_about_a_call_that_just_spoke_
     assert not of(fold([ANNA_JOINS, BEN_JOINS, lagging]), BEN).present
 
 
-def test_speech_is_not_known_any_more_once_callbacks_were_lost() -> None:
+def test_what_may_have_come_and_gone_is_not_known_any_more_once_callbacks_were_lost() -> None:
     speaks = event(said("participant-speech-start", BEN, number=4, second=4))
     later = event(said("participant-mute", ANNA, number=6, second=8, Muted="true"))
-    lost = look(seen(ANNA, muted=True), seen(BEN), second=13, after=6)
+    lost = look(seen(ANNA, muted=True), seen(BEN), second=13, after=6, missing=True)
     ben = of(folded(*BEGUN, speaks, later, lost), BEN)
     assert (ben.speaking, ben.speaking_since) == (None, None)
-    assert ben.facts == {"talk_seconds": "partial"}
-    nothing_lost = look(seen(ANNA, muted=True), seen(BEN), second=13, after=6, missing=False)
+    assert ben.facts == dict.fromkeys(("hold_seconds", "muted_seconds", "talk_seconds"), "partial")
+    nothing_lost = look(seen(ANNA, muted=True), seen(BEN), second=13, after=6)
     assert of(fold([*BEGUN, speaks, later, nothing_lost]), BEN).speaking is True
 
 

@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 from app.healing import wanted
-
 from tests.healing.play import Outcome, play
 from tests.healing.weather import WEATHERS
 
