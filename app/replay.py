@@ -418,6 +418,10 @@ def _sourced(participant: Participant) -> Participant:
             facts["status"] = facts["left_at"] = word
     if any(stay.joined_at is None or stay.reconciled for stay in participant.stays):
         facts["stays"] = "partial"
+    if participant.facts.get("created_at") == "reconciled":
+        facts["created_at"] = "reconciled"
+    elif participant.stays and participant.stays[0].joined_at is None and participant.created_at is not None:
+        facts["created_at"] = "inferred"
     if not facts and not participant.facts:
         return participant  # nearly always
     told = _without(participant.facts, FOLLOWING - {"status"} if participant.present else FOLLOWING)
@@ -479,7 +483,7 @@ RULES: dict[str, Rule] = {
 STANDING = ("label", "muted", "hold", "coaching", "start_conference_on_enter", "end_conference_on_exit")
 """What an event's word on its call replaces in the participant."""
 
-FOLLOWING = frozenset(["call_sid_to_coach", "left_at", "status", "stays"])
+FOLLOWING = frozenset(["call_sid_to_coach", "created_at", "left_at", "status", "stays"])
 """Facts that follow from others, each time anew."""
 
 SHOWN_BY_REST = (*STANDING, "status", "call_sid_to_coach", "stays")
