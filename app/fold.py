@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from msgspec.structs import astuple, replace
 
-from app import actions
+from app import actions, alerts
 from app.conference import SHOWN, Conference, Counts, Coverage, Header, Interval, Participant
 from app.events import DELETED, Event, Recording
 from app.replay import UNTOLD, Track, by_call, cut_off, followed, in_twilios_order, is_unknown, least, most, replayed
@@ -29,6 +29,8 @@ VERSION = 2
 """Of the fold's meaning. A document folded by another version is folded again from its log, not migrated."""
 
 END = "conference-end"
+OWN = ("control", "alert")
+"""Sources of records of our own: no kinds of events that Twilio was heard to tell."""
 
 
 def fold(events: Iterable[Event]) -> Conference:
@@ -98,6 +100,8 @@ def advance(
 
 def _is_for_the_log(conference: Conference, events: Sequence[Event]) -> bool:
     before = conference.header
+    if any(event.alert is not None for event in events):
+        return True  # a header does not hold those that were cleared
     records = [event.action for event in events if event.action is not None]
     if records:
         told, about = {record.id for record in records}, {None, *(event.call_sid for event in events)}
@@ -165,6 +169,7 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
         region=region,
         recordings=tuple(recordings[sid] for sid in sorted(recordings)),
         actions=actions.after(header.actions, [event for event in events if not is_unknown(event)]),
+        alerts=alerts.after(header.alerts, events),
         coverage=_covered(header.coverage, events),
     )
 
@@ -182,7 +187,7 @@ def _covered(coverage: Coverage, events: Sequence[Event]) -> Coverage:
     sequences = _joined_up([*coverage.sequences, *((number, number) for number in fresh)])[-SHOWN:]
     shown = sequences if len(sequences) >= SHOWN else [(0, 0), *sequences]
     return Coverage(
-        events=tuple(sorted({*coverage.events, *(event.type for event in events if event.source != "control")})),
+        events=tuple(sorted({*coverage.events, *(event.type for event in events if event.source not in OWN)})),
         sequences=tuple(sequences),
         holes=tuple((a[1] + 1, b[0] - 1) for a, b in pairwise(shown) if b[0] > a[1] + 1),
         missing=coverage.missing

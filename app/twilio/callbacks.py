@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from app import alerts
 from app.events import DELETED, Call, Callback, Ending, Event, Leg, Recording
 from app.twilio.control import Record, read_record, without_credentials
 from app.twilio.sids import is_sid
@@ -34,6 +35,8 @@ def read(callback: Callback) -> Event:
         raise Unusable("a JSON body: only form-encoded status callbacks are understood")
     if callback.media == "control":
         return _control(callback.body)
+    if callback.media == "alert":
+        return _alert(callback.body)
     pairs = _pairs(callback.body)
     told = _told(pairs)
     source = _recording if "RecordingStatus" in told else _conference if "ConferenceSid" in told else _call
@@ -76,6 +79,8 @@ def parameters(callback: Callback) -> dict[str, Any]:
         raise Unusable("a JSON body has no parameters")
     if callback.media == "control":
         return dict(msgspec.to_builtins(_record(callback.body)))
+    if callback.media == "alert":
+        return dict(msgspec.to_builtins(_alert_record(callback.body)))
     said: dict[str, list[str]] = {}
     for name, value in _pairs(callback.body):
         said.setdefault(_text(name), []).append(_text(value))
@@ -246,6 +251,25 @@ def _record(body: bytes) -> Record:
         return read_record(body)
     except msgspec.DecodeError as error:
         raise Unusable("a record of a control request that this release cannot read") from error
+
+
+def _alert(body: bytes) -> Event:
+    record = _alert_record(body)
+    return Event(
+        id=alerts.id_of(record),
+        source="alert",
+        type="alert-cleared" if record.alert.cleared else "alert-raised",
+        account_sid=record.account_sid,
+        conference_sid=record.conference_sid,
+        alert=record.alert,
+    )
+
+
+def _alert_record(body: bytes) -> alerts.Record:
+    try:
+        return alerts.read_record(body)
+    except msgspec.DecodeError as error:
+        raise Unusable("a record of an alert that this release cannot read") from error
 
 
 def _account(told: Mapping[str, str]) -> str:
