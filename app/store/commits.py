@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
+from app.alerts import NONE, Key, Looks
 from app.conference import Conference, Participant, encode
 from app.events import Callback
 from app.store import keys
@@ -38,6 +40,10 @@ class Change(NamedTuple):
     """What joins the log, with each event's id."""
     message: bytes
     """What subscribers are sent."""
+    looks: Looks = NONE
+    """When its alerts are to be looked at."""
+    outgoing: Sequence[tuple[str, bytes]] = ()
+    """Records of alerts to be told to others, each with its event's id."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
@@ -95,13 +101,13 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, then a document, a log and
-# its ids for each changed conference, then each noted call. ARGV is read from the front: token, first and last id of
-# the batch, first id that stays, fold version, how many changes are kept; counters; dead letters; conferences; call
-# notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is given
-# back.
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 looks, 10 alerts, 11
+# outbox, then a document, a log and its ids for each changed conference, then each noted call. ARGV is read from the
+# front: token, first and last id of the batch, first id that stays, fold version, how many changes are kept; counters;
+# dead letters; conferences; call notes. Lists are preceded by their length. Returns nil when fenced, else how much mail
+# is left; the lease is given back.
 COMMIT = """#!lua flags=allow-oom
-local next_arg, next_key = 0, 8
+local next_arg, next_key = 0, 11
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
 local function key() next_key = next_key + 1 return KEYS[next_key] end
 local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
@@ -128,6 +134,11 @@ each(1, function()
   each(1, function() redis.call('ZADD', KEYS[3], 0, take()) end)
   each(1, function() redis.call('ZREM', KEYS[6], take()) end)
   each(2, function() redis.call('ZADD', KEYS[6], take(), take()) end)
+  each(1, function() redis.call('ZREM', KEYS[9], take()) end)
+  each(2, function() redis.call('ZADD', KEYS[9], take(), take()) end)
+  each(1, function() redis.call('ZREM', KEYS[10], take()) end)
+  each(2, function() redis.call('ZADD', KEYS[10], take(), take()) end)
+  each(2, function() redis.call('XADD', KEYS[11], '*', 'i', take(), 'e', take()) end)
   local sid, account, revision, message = take(), take(), take(), take()
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', kept, '*',
     'c', sid, 'a', account, 'r', revision, 'm', message)
@@ -161,6 +172,9 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         keys.pending(shard),
         keys.changes(shard),
         keys.trial(shard),
+        keys.looks(shard),
+        keys.alerts(shard),
+        keys.outbox(shard),
     ]
     counters = {
         "folded": work.folded,
@@ -197,14 +211,48 @@ def _say_change(words: list[Any], change: Change) -> None:
     stale, fresh = _index_changes(change)
     _say(words, list(stale))
     _say(words, list(fresh))
-    was, now = _pending(change.before), _pending(change.after)
-    _say(words, list(was.keys() - now.keys()))
-    _say(words, [word for member, until in now.items() if was.get(member) != until for word in (until, member)])
+    _say_moves(words, _pending(change.before), _pending(change.after))
+    looks = change.looks
+    _say(words, [look_of(header.sid, key) for key in looks.dropped])
+    _say(words, [word for key, at in looks.at.items() for word in (milliseconds(at), look_of(header.sid, key))])
+    _say_moves(words, _standing(change.before), _standing(change.after))
+    _say(words, [word for pair in change.outgoing for word in pair])
     words += [header.sid, header.account_sid, header.revision, change.message]
     _say(
         words,
         [keys.ALL_CONFERENCES, keys.conference_channel(header.sid), keys.account_channel(header.account_sid)],
     )
+
+
+def _say_moves(words: list[Any], was: dict[str, int], now: dict[str, int]) -> None:
+    """What a sorted set loses, and what it gains."""
+    if not was and not now:
+        words += (0, 0)  # nearly always
+        return
+    _say(words, list(was.keys() - now.keys()))
+    _say(words, [word for member, score in now.items() if was.get(member) != score for word in (score, member)])
+
+
+def milliseconds(moment: datetime) -> int:
+    """Since 1970."""
+    return round(moment.timestamp() * 1000)
+
+
+def look_of(conference_sid: str, key: Key) -> str:
+    """What the sorted set of looks holds of a conference's rule and subject."""
+    rule, subject = key
+    return f"{conference_sid} {rule} {subject or '-'}"
+
+
+def _standing(conference: Conference | None) -> dict[str, int]:
+    """Since when each alert of a conference stands, in ms, by what the sorted set holds of it."""
+    if conference is None or not conference.header.alerts:
+        return {}
+    header = conference.header
+    return {
+        f"{header.account_sid} {look_of(header.sid, (each.rule, each.subject))}": milliseconds(each.since)
+        for each in header.alerts
+    }
 
 
 def _pending(conference: Conference | None) -> dict[str, int]:
