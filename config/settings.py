@@ -21,7 +21,7 @@ import msgspec
 from redis.connection import parse_url
 
 from app import failpoints
-from app.alerts import PASSING, Rule
+from app.alerts import PASSING, Kind, Rule
 from app.failpoints import Failpoint
 from app.store.durability import Mode
 from app.twilio.sids import is_sid
@@ -467,7 +467,7 @@ def _rules(env: _Environment) -> dict[str, Rule]:
         try:
             rule = msgspec.convert(values, Rule)
         except msgspec.ValidationError as error:
-            env.refuse(where, str(error), expected)
+            env.refuse(where, re.sub(r" '.*'", "", str(error)), f"{expected}; kinds are {', '.join(get_args(Kind))}")
             continue
         if not named:
             env.refuse(where, "its name cannot be used", "lower-case letters, digits and hyphens, 64 at most")

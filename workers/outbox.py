@@ -1,4 +1,4 @@
-"""Tells others of alerts, in a thread of each worker process: sends what is due, again and again until it is given up."""
+"""Tells others of alerts, in a thread of each worker process: sends what is due, and again until it is given up."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ import msgspec
 from flask import Blueprint, Response
 
 from app.conference import Counts, Coverage, Header, Participant, Stay, encode
-from app.events import Action, Recording, Source, Status
+from app.events import Action, Alert, Recording, Source, Status
 from app.timeline import Lane, Mark, Span, Timeline
 from app.web.access import COOKIE
 from app.web.answers import json_bytes
 
 Schema = dict[str, Any]
 
-ENCODED = (Header, Participant, Stay, Counts, Coverage, Recording, Action, Timeline, Lane, Span, Mark)
+ENCODED = (Header, Participant, Stay, Counts, Coverage, Recording, Action, Alert, Timeline, Lane, Span, Mark)
 """What answers are encoded from."""
 
 INTEGER: Schema = {"type": "integer", "minimum": 0}
@@ -190,6 +190,20 @@ SCHEMAS: dict[str, Schema] = {
             "parameters": {"type": ["object", "string"]},
         }
     ),
+    "StandingAlert": {
+        "description": "An alert that stands, and the conference that it is about.",
+        "allOf": [
+            _ref("Alert"),
+            _object(
+                {
+                    "conference_sid": _ref("ConferenceSid"),
+                    "account_sid": _ref("AccountSid"),
+                    "friendly_name": _or_null(TEXT),
+                }
+            ),
+        ],
+    },
+    "Alerts": _object({"alerts": _list(_ref("StandingAlert")), "more": {"type": "boolean"}}),
     "Stats": _object(
         {
             "conferences": _object(dict.fromkeys(get_args(Status), INTEGER)),
@@ -200,6 +214,7 @@ SCHEMAS: dict[str, Schema] = {
                     "refused": {"type": "object", "additionalProperties": INTEGER},
                 }
             ),
+            "deliveries": _object(dict.fromkeys(("waiting", "delivered", "given_up"), INTEGER)),
             "shards": _list(_object({"waiting": INTEGER, "leased": {"type": "boolean"}})),
             "dead_letters": _list(_ref("DeadLetter")),
         },
@@ -301,6 +316,14 @@ PATHS: dict[str, Schema] = {
             {200: _answer("The timeline.", _ref("Picture"))},
             (400, 401, 404, 503),
             (_ref("Sid", "parameters"),),
+        )
+    },
+    "/api/alerts": {
+        "get": _operation(
+            "Alerts that stand, those that began last first",
+            {200: _answer("They are. `more`: there are others than these.", _ref("Alerts"))},
+            (400, 401, 404, 503),
+            (_asking("account", _ref("AccountSid")), _ref("Limit", "parameters")),
         )
     },
     "/api/stats": {
