@@ -39,7 +39,8 @@ Severity = Literal["info", "warning", "critical"]
 PASSING = ("announcement-failed", "add-failed")
 """What has happened, and does not cease to be so: shown for `clear_after` seconds."""
 HANGS_ON_ALL = ("waiting", "not-started")
-"""What only all participants together can tell. While such an alert stands, it is looked at whenever somebody moves."""
+"""What only all participants together can tell. While such an alert stands, it is looked at once nobody has moved for a
+while."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,8 +119,8 @@ def conditions(rules: Rules, header: Header, participants: Mapping[str, Particip
     """What these rules find, whether or not it has lasted long enough.
 
     Of a conference of which only some participants are given it tells what is about those. What is about the whole
-    follows from the header, and since when from whoever has moved, who must be given; only whether a conference that
-    was never told to start has begun may hang on others, see `HANGS_ON_ALL`.
+    follows from the header and from whoever has moved, who must be given; but for whether it has begun, which may hang
+    on others, see `HANGS_ON_ALL`.
     """
     found: Found = {}
     for rule in rules.values():
@@ -238,13 +239,14 @@ def looks(rules: Rules, before: Conference | None, now: Conference, moment: date
             if rule is not None and rule.kind in PASSING and key in new:
                 if not standing:
                     at[key] = alert.at + timedelta(seconds=rule.clear_after)
-            elif _fits(alert, key, new):
-                if rule and rule.kind in HANGS_ON_ALL and before and before.header.counts != now.header.counts:
-                    at[key] = moment + timedelta(seconds=rule.clear_after)
-                elif not standing or not _fits(stood[key], key, old):
-                    dropped.append(key)
-            elif rule is None or now.header.status == "completed":
+            elif rule is None or (now.header.status == "completed" and not _fits(alert, key, new)):
                 at[key] = moment
+            elif rule.kind in HANGS_ON_ALL:
+                if not standing or _have_moved(before, now):
+                    at[key] = moment + timedelta(seconds=rule.clear_after)
+            elif _fits(alert, key, new):
+                if not standing or not _fits(stood[key], key, old):
+                    dropped.append(key)
             elif not standing or _fits(stood[key], key, old):
                 at[key] = moment + timedelta(seconds=rule.clear_after)
         elif rule is not None and key in new:
@@ -278,12 +280,22 @@ def _is_same(before: Conference, now: Conference) -> bool:
     return True
 
 
+def _have_moved(before: Conference | None, now: Conference) -> bool:
+    """Whether somebody may have come or gone."""
+    if before is None or before.header.counts != now.header.counts or before.header.status != now.header.status:
+        return True
+    if before.header.started_at != now.header.started_at:
+        return True
+    known = before.participants
+    return any(sid not in known or known[sid].stays != each.stays for sid, each in now.participants.items())
+
+
 def _fits(alert: Alert, key: Key, found: Found) -> bool:
-    """Whether what an alert was raised for is still so, without a break."""
+    """Whether what an alert was raised for is so, be it again."""
     if key not in found:
         return False
     since = found[key]
-    return since is None or since <= alert.at
+    return alert.kind != "silent" or since is None or since <= alert.at
 
 
 def _is_earlier(since: datetime | None, known: datetime | None) -> bool:
