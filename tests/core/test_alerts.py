@@ -328,6 +328,22 @@ def test_what_ceases_for_a_moment_only_leaves_the_alert_as_it_is() -> None:
     assert cleared.at == ceased + timedelta(seconds=CLEAR_AFTER)
 
 
+def test_silence_that_is_broken_may_be_an_alert_again() -> None:
+    world = World()
+    world.tell("participant-join", ANNA)
+    world.run(10)
+    world.tell("participant-modify", ANNA)
+    world.run(60)
+    silences = [(alert.cleared, alert.since) for alert in world.written if alert.rule == "silent"]
+    assert silences == [(False, NOON), (True, NOON), (False, at(10))]
+
+
+def test_what_turns_out_to_have_been_so_for_longer_is_looked_at_sooner() -> None:
+    late = (comes(BEN, 2, 5), comes(ANNA, 1, 0))
+    change = looks(RULES, told(*late[:1]), told(*late), at(6))
+    assert change.at["long", ""] == at(KINDS["long"])
+
+
 def test_a_participant_who_could_not_be_added_is_shown_for_a_while() -> None:
     world = World()
     world.tell("participant-join", ANNA)
