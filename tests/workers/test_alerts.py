@@ -11,6 +11,7 @@ from redis import Redis
 
 from app.alerts import Rule, Rules
 from app.events import Alert, Callback
+from app.fold import fold
 from app.store import keys
 from app.store.alerts import Alerts
 from app.store.commits import Commit
@@ -20,7 +21,7 @@ from app.twilio.callbacks import read
 from tests.cast import ACCOUNT, ANNA, BEN, NOON, ROOM, at, callback, said
 from tests.claims import Fenced, claim, committed
 from tests.store.rooms import changed
-from tests.workers.post import empty, kept, post
+from tests.workers.post import empty, kept, post, written
 from workers.alerts import Lookout
 from workers.drain import Drain
 
@@ -107,6 +108,15 @@ def test_an_alert_disturbs_nothing_else_in_the_document(shift: Shift) -> None:
     assert after.participants == before.participants
     names = ("coverage", "updated_at", "heard_at", "counts", "created_at", "status")
     assert all(getattr(after.header, name) == getattr(before.header, name) for name in names)
+
+
+def test_the_document_is_what_its_log_tells(shift: Shift) -> None:
+    shift.hear(joins(ANNA, 1, 0), callback(said("participant-hold", ANNA, number=2, second=1)))
+    shift.look(at(600))
+    shift.hear(callback(said("participant-unhold", ANNA, number=3, second=700)))
+    assert [alert.rule for alert in shift.look(datetime.now(UTC) + SOON)] == ["alone"]
+    logged = fold([read(entry.callback) for entry in shift.snapshots.events(ROOM, 0, 1_000)])
+    assert written(logged) == written(kept(shift.snapshots, ROOM))
 
 
 def test_a_worker_that_begins_later_raises_it_in_time(shift: Shift, another: Callable[..., Shift]) -> None:
