@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
 import msgspec
@@ -12,7 +12,7 @@ import structlog
 from redis import RedisError
 
 from app import fold
-from app.alerts import Record, Rules, encode_record, id_of, looks, verdict
+from app.alerts import Record, Rules, Verdict, encode_record, id_of, looks, verdict
 from app.events import Alert, Callback
 from app.store.alerts import Alerts, Look
 from app.store.commits import milliseconds
@@ -25,8 +25,8 @@ LOADED_AT_ONCE = 50
 """Conferences, each with everyone in it."""
 SAY_AGAIN = 60.0
 """Seconds after which a record is written once more, should it be lost. Draining may lag."""
-BY_ANOTHER_FOLD = 30.0
-"""Seconds after which a conference is looked at again that another release has folded; its next callback mends that."""
+BY_ANOTHER_FOLD = AFTER_A_FAULT = timedelta(seconds=30)
+"""After which is looked again at what another release has folded, which its next callback mends; or if looking failed."""
 EVERYTHING = ("*", "")
 """Stands for all rules and subjects: whoever looks sets the looks that they need."""
 
@@ -89,12 +89,12 @@ class Lookout:
             if kept is None:
                 done.append((look, None))
             elif kept.fold_version != fold.VERSION:
-                done.append((look, datetime.fromtimestamp(moment.timestamp() + BY_ANOTHER_FOLD, UTC)))
+                done.append((look, moment + BY_ANOTHER_FOLD))
             elif look.key == EVERYTHING:
                 self._watch(kept, moment)
                 done.append((look, None))
             else:
-                alert, again = verdict(self.rules, kept.conference, look.key, look.due, moment)
+                alert, again = self._decided(kept, look, moment)
                 if alert is None:
                     done.append((look, again))
                 else:
@@ -102,6 +102,14 @@ class Lookout:
         done += [(look, None) for look in self._written(found, moment)]
         if done:
             self.alerts.looked(done)
+
+    def _decided(self, kept: Kept, look: Look, moment: datetime) -> Verdict:
+        """What is to be done about it. A fault of ours must not stop others from being looked at."""
+        try:
+            return verdict(self.rules, kept.conference, look.key, look.due, moment)
+        except Exception:
+            log.exception("looking failed", conference_sid=look.conference_sid, rule=look.key[0])
+            return Verdict(again_at=moment + AFTER_A_FAULT)
 
     def _watch(self, kept: Kept, moment: datetime) -> None:
         """Set the looks that a conference needs, as far as there are none."""

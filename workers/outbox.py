@@ -84,7 +84,11 @@ class Sender:
             body = message(read_record(delivery.record))
         except msgspec.DecodeError:
             return Outcome("gone", "a record that this release cannot read")
-        return endpoint.send(f"alert_{delivery.message_id}", int(self.clock()), body)
+        try:
+            return endpoint.send(f"alert_{delivery.message_id}", int(self.clock()), body)
+        except Exception as error:  # a fault of ours must not keep back what others are to be told
+            log.exception("sending failed", message=delivery.message_id)
+            return Outcome("failed", type(error).__name__)
 
 
 def message(record: Record) -> bytes:

@@ -70,7 +70,7 @@ class Endpoint:
             return Outcome("failed", "not https")
         try:
             addresses = self.resolve(host, port)
-        except OSError:
+        except (OSError, UnicodeError):  # the latter of a name that none can be
             return Outcome("failed", "its name cannot be resolved")
         if not addresses or not (self.private or all(map(is_public, addresses))):
             return Outcome("failed", "its name leads into a private network")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from redis import Redis
 
-from app.alerts import Rule, Rules
+from app.alerts import Rule, Rules, Verdict, verdict
+from app.conference import Conference
 from app.events import Alert, Callback
 from app.fold import fold
 from app.store import keys
@@ -22,6 +24,7 @@ from tests.cast import ACCOUNT, ANNA, BEN, NOON, ROOM, at, callback, said
 from tests.claims import Fenced, claim, committed
 from tests.store.rooms import changed
 from tests.workers.post import empty, kept, post, written
+from workers import alerts
 from workers.alerts import Lookout
 from workers.drain import Drain
 
@@ -117,6 +120,32 @@ def test_the_document_is_what_its_log_tells(shift: Shift) -> None:
     assert [alert.rule for alert in shift.look(datetime.now(UTC) + SOON)] == ["alone"]
     logged = fold([read(entry.callback) for entry in shift.snapshots.events(ROOM, 0, 1_000)])
     assert written(logged) == written(kept(shift.snapshots, ROOM))
+
+
+def test_rules_cost_no_round_trip_and_a_callback_that_is_about_none_sets_no_look(
+    shift: Shift, round_trips: list[int]
+) -> None:
+    shift.hear(joins(ANNA, 1, 0), joins(BEN, 2, 1), callback(said("participant-mute", BEN, number=3, second=2)))
+    post(shift.inbox, callback(said("participant-unmute", BEN, number=4, second=3)))
+    del round_trips[:]
+    shift.drain.drain([shift.inbox.shard_of(ROOM)])
+    assert len(round_trips) == 3
+    assert shift.looks() == []
+
+
+def test_a_fault_in_looking_at_one_conference_keeps_no_other_waiting(
+    shift: Shift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "CF" + "c" * 32
+    shift.hear(joins(ANNA, 1, 0), callback(said("participant-join", BEN, number=1, second=0, room=other)))
+
+    def faulty(rules: Rules, conference: Conference, *rest: Any) -> Verdict:
+        if conference.header.sid == other:
+            raise ZeroDivisionError
+        return verdict(rules, conference, *rest)
+
+    monkeypatch.setattr(alerts, "verdict", faulty)
+    assert [alert.rule for alert in shift.look(at(600))] == ["alone"]
 
 
 def test_a_worker_that_begins_later_raises_it_in_time(shift: Shift, another: Callable[..., Shift]) -> None:
