@@ -26,7 +26,7 @@ LOADED_AT_ONCE = 50
 SAY_AGAIN = 60.0
 """Seconds after which a record is written once more, should it be lost. Draining may lag."""
 BY_ANOTHER_FOLD = AFTER_A_FAULT = timedelta(seconds=30)
-"""After which is looked again: at what another release has folded, until a callback mends that; or if looking failed."""
+"""After which is looked again: at what another release has folded, until a callback mends that; or after a failure."""
 EVERYTHING = ("*", "")
 """Stands for all rules and subjects: whoever looks sets the looks that they need."""
 
