@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from app.conference import Conference, Header, Participant
+from app.conference import Conference, Coverage, Header, Participant
 from app.events import Action, Alert, Event
 
 Kind = Literal[
@@ -160,7 +160,7 @@ def _found(
         case "dead-letters":
             return [("", None)] if header.set_aside else ()
         case "holes":
-            return [("", None)] if header.coverage.missing > 0 else ()
+            return [("", None)] if _has_holes(header.coverage) else ()
 
 
 def _alone_since(participants: Mapping[str, Participant]) -> datetime | None:
@@ -190,6 +190,13 @@ def _is_begun(header: Header, participants: Mapping[str, Participant], together:
         return True
     been = [each for each in participants.values() if each.stays]
     return len(been) >= together and any(each.start_conference_on_enter is not False for each in been)
+
+
+def _has_holes(coverage: Coverage) -> bool:
+    """Whether numbers are missing that no look at Twilio's REST API has made up for."""
+    if coverage.missing == 0:
+        return False
+    return not coverage.snapshot_sequence or any(last > coverage.snapshot_sequence for _, last in coverage.holes)
 
 
 def _failed_to_announce(action: Action) -> bool:
@@ -269,7 +276,7 @@ def _is_same(before: Conference, now: Conference) -> bool:
         return False
     if was.actions != header.actions or was.set_aside != header.set_aside or was.started_at != header.started_at:
         return False
-    if (was.coverage.missing > 0) != (header.coverage.missing > 0):
+    if _has_holes(was.coverage) != _has_holes(header.coverage):
         return False
     for sid, each in now.participants.items():
         known = before.participants.get(sid)

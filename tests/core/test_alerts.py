@@ -96,6 +96,14 @@ def test_dead_letters_are_found_even_after_the_end() -> None:
     assert found("dead-letters", conference) == {}
 
 
+def test_what_is_missing_is_no_hole_once_a_look_has_made_up_for_it() -> None:
+    conference = told(BOTH[0], HELD, said("participant-unhold", BEN, number=6, second=9))
+    for seen, holes in ((0, {"": None}), (3, {"": None}), (5, {})):
+        coverage = replace(conference.header.coverage, snapshot_sequence=seen)
+        healed = Conference(replace(conference.header, coverage=coverage), conference.participants)
+        assert found("holes", healed) == holes
+
+
 def test_an_announcement_of_ours_that_failed_is_found() -> None:
     asked = Action(
         id="a1",
