@@ -215,7 +215,7 @@ def _failed_to_add(header: Header, participants: Mapping[str, Participant]) -> I
 # When to look.
 
 
-class Looks(NamedTuple):
+class Timers(NamedTuple):
     """What a change does to the times at which alerts are to be looked at."""
 
     at: dict[Key, datetime]
@@ -223,10 +223,10 @@ class Looks(NamedTuple):
     dropped: Sequence[Key] = ()
 
 
-NONE = Looks({})
+NONE = Timers({})
 
 
-def looks(rules: Rules, before: Conference | None, now: Conference, moment: datetime, *, anew: bool = False) -> Looks:
+def timers(rules: Rules, before: Conference | None, now: Conference, moment: datetime, *, anew: bool = False) -> Timers:
     """When to look at what this change is about. Of both conferences the same participants are given.
 
     `moment` is our clock. `anew`: how it was before is not wholly known; what has failed may have failed long ago.
@@ -266,7 +266,7 @@ def looks(rules: Rules, before: Conference | None, now: Conference, moment: date
                 at[key] = (new[key] or moment) + timedelta(seconds=rule.after)
         else:
             dropped.append(key)
-    return Looks(at, dropped)
+    return Timers(at, dropped)
 
 
 def _is_same(before: Conference, now: Conference) -> bool:

@@ -12,7 +12,7 @@ import structlog
 from redis import RedisError
 
 from app import fold
-from app.alerts import Record, Rules, Verdict, encode_record, id_of, looks, verdict
+from app.alerts import Record, Rules, Verdict, encode_record, id_of, timers, verdict
 from app.events import Alert, Callback
 from app.store.alerts import Alerts, Look
 from app.store.commits import milliseconds
@@ -20,7 +20,7 @@ from app.store.inbox import Inbox, Posted
 from app.store.snapshots import Kept, Snapshots
 
 AT_ONCE = 500
-"""Looks of one shard at once, at most."""
+"""Timers of one shard at once, at most."""
 LOADED_AT_ONCE = 50
 """Conferences, each with everyone in it."""
 SAY_AGAIN = 60.0
@@ -114,7 +114,7 @@ class Lookout:
     def _watch(self, kept: Kept, moment: datetime) -> None:
         """Set the looks that a conference needs, as far as there are none."""
         header = kept.conference.header
-        at = looks(self.rules, None, kept.conference, moment, anew=True).at
+        at = timers(self.rules, None, kept.conference, moment, anew=True).at
         self.alerts.watch(Look(header.sid, key, when) for key, when in at.items())
 
     def _written(self, found: Sequence[tuple[Look, Record]], moment: datetime) -> list[Look]:

@@ -319,9 +319,9 @@ class Drain:
     def _watched(self, change: Change, fresh: Collection[Told]) -> Change:
         """With what the change means for alerts."""
         anew = change.anew and change.before is not None
-        looks = alerts.looks(self.rules, change.before, change.after, datetime.now(UTC), anew=anew)
+        timers = alerts.timers(self.rules, change.before, change.after, datetime.now(UTC), anew=anew)
         raised = [(event.id, told.body) for event, told in fresh if event.alert is not None] if self.outgoing else []
-        return change._replace(looks=looks, outgoing=raised) if looks is not alerts.NONE or raised else change
+        return change._replace(timers=timers, outgoing=raised) if timers is not alerts.NONE or raised else change
 
     def _sound(
         self, epoch: str, known: Kept | None, fresh: dict[str, Told], batches: Sequence[Batch]

@@ -12,7 +12,7 @@ from app.alerts import Key
 from app.conference import Header, read_header
 from app.events import Alert
 from app.store import keys, scripts
-from app.store.commits import look_of, milliseconds
+from app.store.commits import milliseconds, timer_of
 from app.store.snapshots import Snapshots
 
 
@@ -25,7 +25,7 @@ class Look(NamedTuple):
 
 
 # Put a look off, or drop it, unless it has been set to another time meanwhile.
-# KEYS 1 looks. ARGV 1 member, 2 for when it was set, ms, 3 to when, or empty: drop it.
+# KEYS 1 timers. ARGV 1 member, 2 for when it was set, ms, 3 to when, or empty: drop it.
 LOOKED = """#!lua flags=allow-oom
 local due = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not due or tonumber(due) ~= tonumber(ARGV[2]) then return end
@@ -48,15 +48,15 @@ class Alerts:
         until = str(milliseconds(now))
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
-                pipe.zrange(keys.looks(shard), "-inf", until, byscore=True, offset=0, num=most, withscores=True)
+                pipe.zrange(keys.timers(shard), "-inf", until, byscore=True, offset=0, num=most, withscores=True)
             return [_look(*each) for found in pipe.execute() for each in found]
 
     def looked(self, outcomes: Iterable[tuple[Look, datetime | None]]) -> None:
         """Put looks off, or drop them (None), in one round trip; none that has been set to another time meanwhile."""
         calls = (
             (
-                [self._looks(look.conference_sid)],
-                [look_of(look.conference_sid, look.key), milliseconds(look.due), milliseconds(again) if again else ""],
+                [self._timers(look.conference_sid)],
+                [timer_of(look.conference_sid, look.key), milliseconds(look.due), milliseconds(again) if again else ""],
             )
             for look, again in outcomes
         )
@@ -66,8 +66,8 @@ class Alerts:
         """Have things looked at, in one round trip; what is to be looked at anyway stays as it is set."""
         with self.redis.pipeline(transaction=False) as pipe:
             for look in looks:
-                member = look_of(look.conference_sid, look.key)
-                pipe.zadd(self._looks(look.conference_sid), {member: milliseconds(look.due)}, nx=True)
+                member = timer_of(look.conference_sid, look.key)
+                pipe.zadd(self._timers(look.conference_sid), {member: milliseconds(look.due)}, nx=True)
             pipe.execute()
 
     def rules(self) -> str | None:
@@ -101,8 +101,8 @@ class Alerts:
             if (alert.rule, alert.subject or "-") == (rule, subject)
         ]
 
-    def _looks(self, conference_sid: str) -> str:
-        return keys.looks(keys.shard_of(conference_sid, self.shards))
+    def _timers(self, conference_sid: str) -> str:
+        return keys.timers(keys.shard_of(conference_sid, self.shards))
 
 
 def _words(member: bytes) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from app.alerts import NONE, Key, Looks
+from app.alerts import NONE, Key, Timers
 from app.conference import Conference, Participant, encode
 from app.events import Callback
 from app.store import keys
@@ -40,7 +40,7 @@ class Change(NamedTuple):
     """What joins the log, with each event's id."""
     message: bytes
     """What subscribers are sent."""
-    looks: Looks = NONE
+    timers: Timers = NONE
     """When its alerts are to be looked at."""
     outgoing: Sequence[tuple[str, bytes]] = ()
     """Records of alerts to be told to others, each with its event's id."""
@@ -101,7 +101,7 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 looks, 10 alerts, 11
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 timers, 10 alerts, 11
 # outbox, then a document, a log and its ids for each changed conference, then each noted call. ARGV is read from the
 # front: token, first and last id of the batch, first id that stays, fold version, how many changes are kept; counters;
 # dead letters; conferences; call notes. Lists are preceded by their length. Returns nil when fenced, else how much mail
@@ -172,7 +172,7 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         keys.pending(shard),
         keys.changes(shard),
         keys.trial(shard),
-        keys.looks(shard),
+        keys.timers(shard),
         keys.alerts(shard),
         keys.outbox(shard),
     ]
@@ -212,9 +212,9 @@ def _say_change(words: list[Any], change: Change) -> None:
     _say(words, list(stale))
     _say(words, list(fresh))
     _say_moves(words, _pending(change.before), _pending(change.after))
-    looks = change.looks
-    _say(words, [look_of(header.sid, key) for key in looks.dropped])
-    _say(words, [word for key, at in looks.at.items() for word in (milliseconds(at), look_of(header.sid, key))])
+    timers = change.timers
+    _say(words, [timer_of(header.sid, key) for key in timers.dropped])
+    _say(words, [word for key, at in timers.at.items() for word in (milliseconds(at), timer_of(header.sid, key))])
     _say_moves(words, _standing(change.before), _standing(change.after))
     _say(words, [word for pair in change.outgoing for word in pair])
     words += [header.sid, header.account_sid, header.revision, change.message]
@@ -238,7 +238,7 @@ def milliseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def look_of(conference_sid: str, key: Key) -> str:
+def timer_of(conference_sid: str, key: Key) -> str:
     """What the sorted set of looks holds of a conference's rule and subject."""
     rule, subject = key
     return f"{conference_sid} {rule} {subject or '-'}"
@@ -250,7 +250,7 @@ def _standing(conference: Conference | None) -> dict[str, int]:
         return {}
     header = conference.header
     return {
-        f"{header.account_sid} {look_of(header.sid, (each.rule, each.subject))}": milliseconds(each.since)
+        f"{header.account_sid} {timer_of(header.sid, (each.rule, each.subject))}": milliseconds(each.since)
         for each in header.alerts
     }
 

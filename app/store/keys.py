@@ -68,9 +68,9 @@ def pending(shard: int) -> str:
     return f"offhook:{{{shard}}}:pending"
 
 
-def looks(shard: int) -> str:
+def timers(shard: int) -> str:
     """Sorted set: what alerts are to be looked at, by when, in ms. Commits write it, and the worker that has looked."""
-    return f"offhook:{{{shard}}}:looks"
+    return f"offhook:{{{shard}}}:timers"
 
 
 def alerts(shard: int) -> str:

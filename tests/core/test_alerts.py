@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from app import fold
-from app.alerts import PASSING, Key, Kind, Record, Rule, Rules, after, conditions, encode_record, looks, verdict
+from app.alerts import PASSING, Key, Kind, Record, Rule, Rules, after, conditions, encode_record, timers, verdict
 from app.conference import Conference
 from app.events import Action, Alert, Callback, Event
 from app.twilio.callbacks import read
@@ -220,7 +220,7 @@ class World:
         if told.alert is None and told.type != fold.END:
             before, now = (None if each is None else only(each, told.call_sid) for each in (before, now))
             assert now is not None
-        change = looks(RULES, before, now, self.now)
+        change = timers(RULES, before, now, self.now)
         for key in change.dropped:
             self.set.pop(key, None)
         self.set |= change.at
@@ -349,7 +349,7 @@ def test_silence_that_is_broken_may_be_an_alert_again() -> None:
 
 def test_what_turns_out_to_have_been_so_for_longer_is_looked_at_sooner() -> None:
     late = (comes(BEN, 2, 5), comes(ANNA, 1, 0))
-    change = looks(RULES, told(*late[:1]), told(*late), at(6))
+    change = timers(RULES, told(*late[:1]), told(*late), at(6))
     assert change.at["long", ""] == at(KINDS["long"])
 
 

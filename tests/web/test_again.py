@@ -108,6 +108,8 @@ def kept(site: Site) -> dict[bytes, bytes]:
         "dead",
         "pending",
         "looks",
+        "gaps",
+        "timers",
         "alerts",
         "outbox",
     )

@@ -77,7 +77,7 @@ class Shift:
         events = (read(entry.callback) for entry in self.snapshots.events(ROOM, 0, 1_000))
         return [event.type for event in events if event.source == "alert"]
 
-    def looks(self) -> list[tuple[str, str]]:
+    def timers(self) -> list[tuple[str, str]]:
         """What is to be looked at, ever."""
         return sorted(look.key for look in Alerts(self.snapshots).due(datetime(2100, 1, 1, tzinfo=UTC), 1_000))
 
@@ -100,7 +100,7 @@ def test_an_alert_is_raised_when_its_time_has_come_and_stands_in_the_document(sh
     assert (alert.rule, alert.kind, alert.since, alert.at) == ("alone", "alone", NOON, at(600))
     assert alert.text == "One participant has been alone for 10 min."
     assert Alerts(shift.snapshots).standing(None, 10) == [(kept(shift.snapshots, ROOM).header, alert)]
-    assert shift.looks() == []
+    assert shift.timers() == []
 
 
 def test_an_alert_disturbs_nothing_else_in_the_document(shift: Shift) -> None:
@@ -130,7 +130,7 @@ def test_rules_cost_no_round_trip_and_a_callback_that_is_about_none_sets_no_look
     del round_trips[:]
     shift.drain.drain([shift.inbox.shard_of(ROOM)])
     assert len(round_trips) == 3
-    assert shift.looks() == []
+    assert shift.timers() == []
 
 
 def test_a_fault_in_looking_at_one_conference_keeps_no_other_waiting(
@@ -180,9 +180,9 @@ def test_what_is_over_is_cleared_after_a_while_unless_it_is_so_again(shift: Shif
     shift.hear(joins(ANNA, 1, 0))
     shift.look(at(600))
     shift.hear(joins(BEN, 2, 700))
-    assert shift.looks() == [("alone", "")]
+    assert shift.timers() == [("alone", "")]
     shift.hear(callback(said("participant-leave", BEN, number=3, second=710)))
-    assert shift.looks() == []
+    assert shift.timers() == []
     assert len(shift.look(datetime.now(UTC) + SOON)) == 1
     shift.hear(joins(BEN, 4, 720))
     assert len(shift.look(datetime.now(UTC))) == 1, "not yet"
@@ -207,7 +207,7 @@ def test_a_conference_that_ends_clears_its_alerts_at_once(shift: Shift) -> None:
     assert len(shift.look(at(600))) == 2
     shift.hear(callback(said("conference-end", number=3, second=601)))
     assert shift.look(datetime.now(UTC)) == ()
-    assert shift.looks() == []
+    assert shift.timers() == []
 
 
 def test_dead_letters_are_an_alert_until_they_are_folded(shift: Shift, another: Callable[..., Shift]) -> None:
@@ -258,7 +258,7 @@ def test_alerts_are_listed_newest_first_and_by_account(shift: Shift) -> None:
 def test_a_commit_that_is_fenced_sets_no_look(redis: Redis, inbox: Inbox, snapshots: Snapshots, shift: Shift) -> None:
     shift.hear(joins(ANNA, 1, 0))
     shard = inbox.shard_of(ROOM)
-    redis.delete(keys.looks(shard))
+    redis.delete(keys.timers(shard))
     post(inbox, joins(BEN, 2, 5))
     batch = claim(inbox, shard)
     assert batch is not None
@@ -267,4 +267,4 @@ def test_a_commit_that_is_fenced_sets_no_look(redis: Redis, inbox: Inbox, snapsh
     change = changed(None, conference)._replace(outgoing=[("00", b"{}")])
     with pytest.raises(Fenced):
         committed(snapshots, batch, 2, Commit(changes=[change]))
-    assert not redis.exists(keys.looks(shard), keys.outbox(shard), keys.alerts(shard))
+    assert not redis.exists(keys.timers(shard), keys.outbox(shard), keys.alerts(shard))
