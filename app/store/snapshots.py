@@ -41,6 +41,7 @@ UNREADABLE = -1
 """Fold version of a document whose shape this release does not know."""
 
 LETTERS_AT_ONCE = 500
+LIVE_AT_ONCE = 500
 
 RETAINED = 16_000
 """Changes, evenly of all shards, that a subscriber can miss and still be told, once it is back. Some KiB each."""
@@ -340,6 +341,12 @@ class Snapshots:
             for shard in range(self.shards):
                 pipe.xlen(keys.dead_letters(shard))
             return sum(pipe.execute())
+
+    def live(self) -> Iterator[str]:
+        """Every conference that has not ended, the newest first of each status."""
+        for status in LIVE:
+            for place in self._places(Question(status=status), None, LIVE_AT_ONCE, newer=False):
+                yield place.sid
 
     def sids(self) -> Iterator[str]:
         """Every conference that is kept."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from app import alerts
 from app.events import DELETED, Call, Callback, Ending, Event, Leg, Recording
 from app.twilio import debugger, streams
 from app.twilio.control import Record, read_record, without_credentials
@@ -35,6 +36,8 @@ def read(callback: Callback) -> Event:
     """The event that a callback tells of. Raises `Unusable`."""
     if callback.media == "control":
         return _control(callback.body)
+    if callback.media == "alert":
+        return _alert(callback.body)
     contents = _contents(callback)
     if contents is None:
         raise Unusable("not about a conference")
@@ -123,6 +126,8 @@ def parameters(callback: Callback) -> dict[str, Any]:
     """
     if callback.media == "control":
         return dict(msgspec.to_builtins(_record(callback.body)))
+    if callback.media == "alert":
+        return dict(msgspec.to_builtins(_alert_record(callback.body)))
     contents = _contents(callback)
     if not isinstance(contents, list):
         if callback.media == "json":
@@ -336,6 +341,25 @@ def _record(body: bytes) -> Record:
         return read_record(body)
     except msgspec.DecodeError as error:
         raise Unusable("a record of a control request that this release cannot read") from error
+
+
+def _alert(body: bytes) -> Event:
+    record = _alert_record(body)
+    return Event(
+        id=alerts.id_of(record),
+        source="alert",
+        type="alert-cleared" if record.alert.cleared else "alert-raised",
+        account_sid=record.account_sid,
+        conference_sid=record.conference_sid,
+        alert=record.alert,
+    )
+
+
+def _alert_record(body: bytes) -> alerts.Record:
+    try:
+        return alerts.read_record(body)
+    except msgspec.DecodeError as error:
+        raise Unusable("a record of an alert that this release cannot read") from error
 
 
 def _account(told: Mapping[str, str]) -> str:

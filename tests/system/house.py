@@ -54,6 +54,7 @@ class House:
             "TWILIO_AUTH_TOKEN": TOKEN.replace(" ", "-"),
             "OFFHOOK_DATA_DIR": str(folder / "data"),
             "PORT": str(self.port),
+            "OFFHOOK_ALERTS_FILE": os.devnull,  # logs hold what was sent to it, and nothing of its own
             **environ,
         }
         with self.log.open("ab") as log:

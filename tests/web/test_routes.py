@@ -75,6 +75,7 @@ TABLE: dict[str, dict[str, Allowed]] = {
     "/api/conferences/<sid>": {f"/api/conferences/{ROOM}": {"GET": ONE}},
     "/api/conferences/<sid>/events": {f"/api/conferences/{ROOM}/events": {"GET": ONE}},
     "/api/conferences/<sid>/timeline": {f"/api/conferences/{ROOM}/timeline": {"GET": ONE}},
+    "/api/alerts": {"/api/alerts": {"GET": LIST}},
     "/api/stats": {"/api/stats": {"GET": LIST}},
     "/metrics": {"/metrics": {"GET": LIST}},
     "/api/stream": {"/api/stream": {"GET": LIST}, f"/api/stream?conference={ROOM}": {"GET": ONE}},
