@@ -103,9 +103,9 @@ class Commit(NamedTuple):
 # The whole effect of a batch and the inbox's progress, or nothing.
 # KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 looks, 10 gaps, 11
 # timers, 12 alerts, 13 outbox, then a document, a log and its ids for each changed conference, then each noted call.
-# ARGV is read from the front: token, first and last id of the batch, first id that stays, fold version, how many changes
-# are kept; counters; gaps; dead letters; conferences; call notes. Lists are preceded by their length. Returns nil when
-# fenced, else how much mail is left; the lease is given back.
+# ARGV is read from the front: token, first and last id of the batch, first id that stays, fold version, how many
+# changes are kept; counters; gaps; dead letters; conferences; call notes. Lists are preceded by their length. Returns
+# nil when fenced, else how much mail is left; the lease is given back.
 COMMIT = """#!lua flags=allow-oom
 local next_arg, next_key = 0, 13
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
