@@ -16,14 +16,19 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from app import failpoints
+from app.store.attendance import Attendance
+from app.store.budget import Budget
 from app.store.connect import WrongLayout, claim_layout, connect, until_answering
 from app.store.durability import examine
 from app.store.inbox import Inbox
+from app.store.looks import Looks
 from app.store.snapshots import Snapshots
+from app.upstream.api import Twilio
 from config.logs import configure_logs
 from config.settings import Settings, SettingsError, from_env
 from workers.drain import Drain
 from workers.queue import DRAIN, job_class, nudge, wake_ups
+from workers.reconcile import Reconcile
 from workers.sweep import Sweep
 from workers.watch import watch
 
@@ -76,6 +81,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # until RQ has its own
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=sweep.run, args=[stop], daemon=True, name="sweep").start()
+    if (reconcile := reconciling(settings, sweep)) is not None:
+        threading.Thread(target=reconcile.run, args=[stop], daemon=True, name="reconcile").start()
     threading.Thread(target=watch, args=[[drain, sweep.drain], stop], daemon=True, name="watch").start()
     log.info("working", pid=os.getpid())
     with suppress(StopRequested):
@@ -99,6 +106,24 @@ def build(settings: Settings) -> tuple[Drain, Sweep]:
     snapshots = Snapshots(state, settings.shards)
     of_jobs, of_sweep = (Drain(inbox=inbox, snapshots=snapshots, nudge=wake, stopping=stop.is_set) for _ in range(2))
     return of_jobs, Sweep(inbox, snapshots, wake, of_sweep)
+
+
+def reconciling(settings: Settings, sweep: Sweep) -> Reconcile | None:
+    """What looks at Twilio's REST API, beside this sweep. None: nothing is to, or there are no credentials for it."""
+    logins = settings.logins()
+    if not settings.reconcile or not logins:
+        return None
+    state = connect(str(settings.redis_url), patience=PATIENCE)
+    return Reconcile(
+        inbox=Inbox(state, settings.shards, settings.inbox_limit),
+        snapshots=Snapshots(state, settings.shards),
+        looks=Looks(state, settings.shards),
+        budget=Budget(state, settings.reconcile_rate),
+        attendance=Attendance(state),
+        twilio=Twilio(settings.twilio_api_base_url, logins),
+        nudge=sweep.nudge,
+        adopts=settings.adopt,
+    )
 
 
 def of_rq(settings: Settings, drain: Drain) -> Worker:

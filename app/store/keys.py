@@ -13,6 +13,12 @@ LAYOUT = "offhook:shards"
 REFUSED = "offhook:refused"
 """Hash: refused requests by reason. Web counts them."""
 
+REST = "offhook:rest"
+"""Hash: our own requests to Twilio's REST API by outcome, and the looks they made up by reason. Workers count them."""
+
+ATTENDED = "offhook:attended"
+"""Hash: when a web process last said that it takes callbacks, and an outage that nobody has seen to yet."""
+
 PROBE = "offhook:probe"
 """String with a short life: written to learn whether anything can be. Web writes it for /readyz."""
 
@@ -61,8 +67,26 @@ def index(shard: int) -> str:
 
 
 def pending(shard: int) -> str:
-    """Sorted set: unfinished control requests, by the time in ms until which callbacks may confirm them."""
+    """Sorted set: what is due when, in ms. Commits write it; web, commands and workers add looks at Twilio's REST API.
+
+    `CF… id` is an unfinished control request, until when callbacks may confirm it; `CF… reconcile reason` a look.
+    """
     return f"offhook:{{{shard}}}:pending"
+
+
+def asking(shard: int, sid: str) -> str:
+    """String with a short life: the random token of the one worker that looks at this conference at Twilio."""
+    return f"offhook:{{{shard}}}:asking:{sid}"
+
+
+def asked_by(shard: int, sid: str) -> str:
+    """String with a life of a day: name of the key with which somebody asked for a look. Web and commands write it."""
+    return f"offhook:{{{shard}}}:asked:{sid}"
+
+
+def tried(shard: int, sid: str) -> str:
+    """String with a life of a day: how often in a row a look at this conference has failed. Workers count it."""
+    return f"offhook:{{{shard}}}:tried:{sid}"
 
 
 def changes(shard: int) -> str:
@@ -98,6 +122,21 @@ def ids(shard: int, sid: str) -> str:
 def call(shard: int, sid: str) -> str:
     """Hash with a long life: a call's own callbacks by identity, and the conferences it has been seen in."""
     return f"offhook:{{{shard}}}:call:{sid}"
+
+
+def budget(account: str) -> str:
+    """Hash with a life of an hour: what an account may still ask Twilio's REST API (see `budget.py`). Workers count."""
+    return f"offhook:budget:{account}"
+
+
+def adopted(account: str) -> str:
+    """String: this account's conferences in progress have been listed once. The worker that did it writes it."""
+    return f"offhook:adopted:{account}"
+
+
+def errand(name: str) -> str:
+    """String with a short life: a worker is about something that only one should do at a time."""
+    return f"offhook:errand:{name}"
 
 
 def promise(digest: str) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from app.events import DELETED, Call, Callback, Ending, Event, Leg, Recording
+from app.twilio import snapshot
 from app.twilio.control import Record, read_record, without_credentials
 from app.twilio.sids import is_sid
 from app.twilio.signature import Malformed, form_fields
@@ -34,6 +35,8 @@ def read(callback: Callback) -> Event:
         raise Unusable("a JSON body: only form-encoded status callbacks are understood")
     if callback.media == "control":
         return _control(callback.body)
+    if callback.media == "snapshot":
+        return _snapshot(callback.body)
     pairs = _pairs(callback.body)
     told = _told(pairs)
     source = _recording if "RecordingStatus" in told else _conference if "ConferenceSid" in told else _call
@@ -59,6 +62,12 @@ class Glance(NamedTuple):
 
 def glance(callback: Callback) -> Glance | None:
     """What a callback is about that nobody can or dares to read. None: that is not plain to see."""
+    if callback.media == "snapshot":
+        try:
+            event = _snapshot(callback.body)
+        except Unusable:
+            return None
+        return Glance(event.account_sid, str(event.conference_sid), event.id)
     if callback.media != "form":
         return None
     try:
@@ -76,6 +85,8 @@ def parameters(callback: Callback) -> dict[str, Any]:
         raise Unusable("a JSON body has no parameters")
     if callback.media == "control":
         return dict(msgspec.to_builtins(_record(callback.body)))
+    if callback.media == "snapshot":
+        return dict(msgspec.to_builtins(_looked(callback.body)))
     said: dict[str, list[str]] = {}
     for name, value in _pairs(callback.body):
         said.setdefault(_text(name), []).append(_text(value))
@@ -246,6 +257,20 @@ def _record(body: bytes) -> Record:
         return read_record(body)
     except msgspec.DecodeError as error:
         raise Unusable("a record of a control request that this release cannot read") from error
+
+
+def _snapshot(body: bytes) -> Event:
+    record = _looked(body)
+    if not (is_sid("AC", record.account_sid) and is_sid("CF", record.conference_sid)):
+        raise Unusable("a record of a look at Twilio's REST API that names no account and conference")
+    return snapshot.event_of(record, blake2b(body, digest_size=12).hexdigest())
+
+
+def _looked(body: bytes) -> snapshot.Record:
+    try:
+        return snapshot.read_record(body)
+    except msgspec.DecodeError as error:
+        raise Unusable("a record of a look at Twilio's REST API that this release cannot read") from error
 
 
 def _account(told: Mapping[str, str]) -> str:

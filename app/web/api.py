@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import urlencode
 
+import structlog
 from flask import Blueprint, Response, abort
 
 from app.conference import encode, read_header
 from app.events import Callback, Event, Status
+from app.store.budget import Budget
 from app.store.commits import DeadLetter
 from app.store.inbox import Inbox, lag
 from app.store.index import Place
 from app.store.logs import Logged
+from app.store.looks import Looks
 from app.store.snapshots import Question, Snapshots
 from app.timeline import timeline
 from app.twilio.callbacks import Unusable, parameters, read, read_filed
@@ -30,10 +34,25 @@ from app.web.refusals import Refusals
 USUAL_PAGE, LARGEST_PAGE = 50, 500
 DEAD_LETTERS_SHOWN = 20
 
+log = structlog.get_logger("offhook.api")
 
-def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refusals) -> Blueprint:
+
+class Reconciling(NamedTuple):
+    """Looks at Twilio's REST API that can be asked for."""
+
+    looks: Looks
+    can_reach: Callable[[str], bool]
+    """Whether there are credentials for an account."""
+    on: bool
+    """Whether workers look at all."""
+
+
+def create(
+    *, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refusals, reconcile: Reconciling
+) -> Blueprint:
     """Routes under `/api`. See `app.web.create_app` for what they are handed."""
     api = Blueprint("api", __name__, url_prefix="/api")
+    budget = Budget(snapshots.redis)
 
     @api.get("/conferences")
     def conferences() -> Response:
@@ -82,6 +101,21 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
         shown = encode(timeline(told))
         return json_bytes(b'{"revision":%d,"events":%d,%b' % (revision, heard, shown[1:]))
 
+    @api.post("/conferences/<sid>/reconcile")
+    def look(sid: str) -> Response:
+        reader = access.reader()
+        query()
+        account = read_header(visible_header(reader, sid, snapshots)).account_sid
+        if not reader.control:
+            abort(403, "This key only reads. Use one with the scope control.")
+        if not reconcile.on:
+            abort(409, "Nothing here looks at Twilio: OFFHOOK_RECONCILE is off.")
+        if not reconcile.can_reach(account):
+            abort(409, "No Auth Token is configured for this account: Twilio would not let us in.")
+        reconcile.looks.ask([sid], "operator", time.time_ns() // 1_000_000, by=reader.name)
+        log.info("look asked for", conference_sid=sid, by=reader.name)
+        return json_value({"conference_sid": sid, "due": True}, 202)
+
     @api.get("/stats")
     def stats() -> Response:
         reader = access.reader()
@@ -98,6 +132,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
                 "oldest_waiting_seconds": lag(backlog, time.time()),
                 "refused": refusals.totals(),
             },
+            "twilio": budget.counts(),
             "shards": [{"waiting": shard.waiting, "leased": shard.leased} for shard in backlog],
         }
         if reader.accounts is None:

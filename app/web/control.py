@@ -273,11 +273,13 @@ class Control:
         named = "Idempotency-Key" in request.headers
         try:
             if outcome.error == "no answer" and not named:
-                self.promises.keep(key, asked.fingerprint, Answered(*answer), seconds=SAME_AGAIN)
+                self.promises.keep(
+                    key, asked.fingerprint, Answered(answer.status, answer.headers, answer.body), seconds=SAME_AGAIN
+                )
             elif outcome.error == "not sent" or outcome.status == 429 or not named:
                 self.promises.forget(key)
             else:
-                self.promises.keep(key, asked.fingerprint, Answered(*answer))
+                self.promises.keep(key, asked.fingerprint, Answered(answer.status, answer.headers, answer.body))
         except RedisError as failure:
             log.error("an answer could not be remembered", action=outcome.id, error=type(failure).__name__)
 
