@@ -72,9 +72,9 @@ def create_app(
     `keys` are by account sid what may sign its callbacks; `parents` name the parent of a subaccount; `api_keys` are
     grants by name. `inbox`, `snapshots` and `feed` had better not share connections: readers must not keep callbacks
     waiting. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or
-    None to believe each request. `twilio` is where control requests go, `reconciles` whether workers look there for what
-    was lost. A Twilio-shaped list that is asked for no status shows those with `list_status`, None: all. `url_hosts`
-    are those that control requests may name, None: any.
+    None to believe each request. `twilio` is where control requests go, `reconciles` whether workers look there for
+    what was lost. A Twilio-shaped list that is asked for no status shows those with `list_status`, None: all.
+    `url_hosts` are those that control requests may name, None: any.
     `prepare` makes sure that callbacks are stored where they will be looked for; it raises redis.RedisError or
     `WrongLayout` where it cannot. `spool` is where callbacks go that Redis cannot take; it is emptied by what
     `extensions[UPKEEP]` does, which somebody has to run.
