@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from redis import Redis
 
-from app.store import keys, scripts
+from app.store import keys
 
 Outcome = Literal["ok", "not_found", "rate_limited", "refused", "failed", "unanswered"]
 """What became of a request: an answer; 404 in Twilio's words; 429; 401 or 403; another status; no usable answer."""
@@ -104,12 +104,8 @@ class Budget:
         if outcome == "rate_limited" and told is not None:
             pause = min(max(told, 1), LONGEST_TOLD)
         words = [now, pause, LONGEST, 1 + self.chance() / 4, KEPT]
-        then = [("HINCRBY", keys.REST, outcome, 1)]
-        paused, counted = scripts.attempt(self.redis, self._note, [([keys.budget(account)], words)], then)
-        for answer in (paused, counted):
-            if isinstance(answer, Exception):
-                raise answer
-        return int(paused)
+        self.redis.hincrby(keys.REST, outcome)
+        return int(self._note([keys.budget(account)], words))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """`requests` by outcome and `looks` by reason, of all workers since the data was begun."""

@@ -104,7 +104,8 @@ def test_refused_credentials_are_not_tried_again_for_ten_minutes(budget: Budget)
     assert budget.take(ACCOUNT, NOW + 599_999) == 1
 
 
-def test_requests_are_counted_by_what_became_of_them(budget: Budget) -> None:
+def test_requests_are_counted_by_what_became_of_them(redis: Redis, budget: Budget) -> None:
+    redis.script_flush()
     outcomes: Any = ["ok", "ok", "not_found", "rate_limited", "refused", "failed", "unanswered"]
     for outcome in outcomes:
         budget.note(ACCOUNT, NOW, outcome)
