@@ -492,6 +492,7 @@ def _demo_api(environ: dict[str, str]) -> list[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     environ["TWILIO_API_BASE_URL"] = f"http://127.0.0.1:{port}"
+    environ.setdefault("OFFHOOK_ADOPT", "off")  # whoever plays Twilio begins after us, and with nothing
     return ["--api", "--api-port", str(port)]
 
 
