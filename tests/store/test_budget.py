@@ -50,6 +50,13 @@ def test_who_waits_as_long_as_is_said_is_let_through(budget: Budget) -> None:
     assert budget.take(ACCOUNT, NOW + 1000, 2) == 0
 
 
+def test_a_clock_that_is_behind_neither_fills_the_bucket_nor_empties_it(budget: Budget) -> None:
+    assert budget.take(ACCOUNT, NOW + 10_000) == 0
+    assert budget.take(ACCOUNT, NOW) == 0
+    assert budget.take(ACCOUNT, NOW, 2) == 1000
+    assert budget.take(ACCOUNT, NOW + 10_000, 2) == 1000
+
+
 def test_what_is_given_back_is_there_again_and_no_more_than_that(budget: Budget) -> None:
     budget.give_back(ACCOUNT, 2)
     assert budget.take(ACCOUNT, NOW, 2) == 0
