@@ -37,6 +37,8 @@ FAULTS: list[dict[str, Any]] = [
     {"delay": 1.5, "times": 3},
     {"hang_up": True, "times": 1},
 ]
+TROUBLED_EVERY = 12
+"""Requests."""
 EVENTS = (("conference-start", None), ("participant-join", ANNA), ("participant-join", BEN), ("participant-mute", ANNA))
 LOST = 3
 """Its number."""
@@ -58,7 +60,7 @@ def reconcile(lab: Lab) -> None:
         with troubled(double, token) as asked:
             busy = _p99(lab, house, load, seconds)
             awaited(
-                "every conference to have been seen", lambda: not left(redis, sids), seconds=60 + holes * 2 / RATE * 1.5
+                "every conference to have been seen", lambda: not left(redis, sids), seconds=60 + holes * 2 / RATE * 3
             )
     await_settled(house)
     fault, looks = "callbacks lost, REST failing", [snapshots(house, sid) for sid in sids]
@@ -100,7 +102,7 @@ def troubled(double: Double, token: str) -> Iterator[list[tuple[float, int]]]:
             while not over.wait(NOTICED):
                 counts = session.get(f"{double.url}/double/requests", timeout=30).json()["counts"]
                 asked.append((time.monotonic(), counts["GET"]))
-                if counts["GET"] >= 6 * (number + 1):
+                if counts["GET"] >= TROUBLED_EVERY * (number + 1):
                     session.put(f"{double.url}/double/faults", json=FAULTS[number % len(FAULTS)], timeout=30)
                     number += 1
 
