@@ -58,6 +58,8 @@ ON_COMMAND = "command"
 DEMO = "demo.json"
 """In the data directory: the demo's account and key."""
 
+PROBABILITY = click.FloatRange(0, 1)
+
 log = structlog.get_logger("offhook")
 
 
@@ -177,6 +179,12 @@ def worker() -> None:
 @click.option("--quiet", is_flag=True, help="No progress line.")
 @click.option("--api", is_flag=True, help="Play Twilio's REST API as well, for TWILIO_API_BASE_URL.")
 @click.option("--api-port", type=click.IntRange(0, 65535), default=8010, show_default=True, help="Its port; 0 is any.")
+@click.option("--lose", type=PROBABILITY, default=0.0, help="Share of callbacks that are lost, such as 0.05.")
+@click.option("--delay", type=click.FloatRange(0), default=0.0, help="Each is up to so many seconds late.")
+@click.option("--duplicate", type=PROBABILITY, default=0.0, help="Share that comes again within 15 seconds.")
+@click.option("--reorder", type=PROBABILITY, default=0.0, help="Share held back up to 5 seconds, and overtaken.")
+@click.option("--burst", type=PROBABILITY, default=0.0, help="Share lost as ten in a row of one conference.")
+@click.option("--outage", type=PROBABILITY, default=0.0, help="Share of real time, in 20 s pieces, that loses all.")
 def simulate(
     url: str | None,
     conferences: int,
@@ -186,10 +194,16 @@ def simulate(
     quiet: bool,
     api: bool,
     api_port: int,
+    **faults: float,
 ) -> None:
-    """Send the signed callbacks of made-up conferences, as Twilio would, until stopped."""
+    """Send the signed callbacks of made-up conferences, as Twilio would, until stopped.
+
+    On request some are lost, late, repeated or overtaken on their way. The seed says which; all times are divided by
+    the speed.
+    """
     from app.simulator.agenda import Agenda
     from app.simulator.exchange import Exchange
+    from app.simulator.faults import Faults, Line
     from app.simulator.post import Post, Report
     from app.simulator.run import simulate as play
     from app.simulator.sender import Sender
@@ -217,12 +231,18 @@ def simulate(
     def progress(report: Report) -> None:
         if not quiet:
             click.echo(
-                f"\r{report.accepted} stored, {report.refused} refused, {report.unanswered} unanswered ",
+                f"\r{report.accepted} stored, {report.refused} refused, {report.unanswered} unanswered"
+                f"{f', {line.lost} lost on purpose' if any(faults.values()) else ''} ",
                 nl=False,
             )
 
-    post = Post(Sender(target, token, signed_url=signed))
-    exchange = Exchange(account.sid, post.put, Agenda().later, speed=speed)
+    if seed is None:
+        seed = secrets.randbits(32)
+    post, later = Post(Sender(target, token, signed_url=signed)), Agenda().later
+    line = Line(Faults(**faults), seed, post.put, later, speed=speed, calm=stop.is_set)
+    exchange = Exchange(account.sid, line.send, later, speed=speed)
+    if any(faults.values()) and not quiet:
+        click.echo(f"Callbacks fare badly on purpose: the same stories and losses again with --seed {seed}.")
     with _double(exchange, token, api_port) if api else nullcontext() as double:
         if double and not quiet:
             click.echo(f"Twilio's REST API is played at {double.url}: set TWILIO_API_BASE_URL to that.")

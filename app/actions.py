@@ -1,5 +1,7 @@
 """What became of a control request: Twilio's answer says that it was accepted, only a callback that it was done.
 
+Twilio's REST API may show it too, where the callbacks were lost.
+
 An action and an event either match or do not, whichever of them came first; so what has been told of an action is a
 pure function of the set of events, like everything else.
 """
@@ -13,7 +15,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from app.conference import ACTIONS_SHOWN, Header, Participant
-from app.events import Action, ActionState, Event
+from app.events import Action, ActionState, Event, Snapshot
 
 FLAGS = ("muted", "hold", "coaching", "end_conference_on_exit")
 """What of a call's standing an update may ask for; awaited as `muted=true`."""
@@ -92,6 +94,8 @@ def _matched_by(action: Action) -> tuple[object, ...]:
 def _was_told(header: Header, participants: Mapping[str, Participant], action: Action) -> bool:
     if not action.awaits:
         return False
+    if header.coverage.snapshot_at is not None:
+        return True
     participant = participants.get(action.call_sid or "")
     if participant and (
         participant.last_sequence is None or participant.last_sequence > action.after or participant.call_status in OVER
@@ -108,7 +112,7 @@ def _settled(action: Action, heard: Mapping[str | None, Sequence[Event]]) -> Act
     """The action with what these events tell of it."""
     places = {None, action.call_sid, action.recording_sid}
     events = [event for place in places for event in heard.get(place, ()) if _follows(action, event)]
-    told = {word for event in events for word in _words(event) if word in action.awaits}
+    told = {word for event in events for word in _words(event, action.call_sid) if word in action.awaits}
     action = replace(
         action,
         told=tuple(sorted({*action.told, *told})),
@@ -121,6 +125,8 @@ def _follows(action: Action, event: Event) -> bool:
     """Whether an event can be the consequence of an action: after it, and within its time. Times are whole seconds."""
     if event.at is not None and event.at > action.expires_at + SKEW:
         return False
+    if event.snapshot is not None:
+        return action.requested_at <= event.snapshot.taken_at <= action.expires_at + SKEW
     if event.source == "control":
         return False
     if event.source != "conference":
@@ -130,8 +136,11 @@ def _follows(action: Action, event: Event) -> bool:
     return event.at is None or event.at >= action.requested_at.replace(microsecond=0)
 
 
-def _words(event: Event) -> Iterable[str]:
-    """What an event tells, in the words of `Action.awaits`."""
+def _words(event: Event, call_sid: str | None) -> Iterable[str]:
+    """What an event tells, in the words of `Action.awaits`, of an action about this call."""
+    if event.snapshot is not None:
+        yield from _shown(event.snapshot, call_sid)
+        return
     if event.recording is not None:
         if event.recording.status in STOPPED:
             yield "recording-stopped"
@@ -143,6 +152,23 @@ def _words(event: Event) -> Iterable[str]:
         standing = getattr(event.leg, flag, None)
         if standing is not None:
             yield f"{flag}={str(standing).lower()}"
+
+
+def _shown(snapshot: Snapshot, call_sid: str | None) -> Iterable[str]:
+    """What Twilio's REST API showed. It has no word for what has come and gone, such as announcements."""
+    if snapshot.status == "completed":
+        yield from ("conference-end", "participant-leave")
+    if call_sid is None or snapshot.participants is None:
+        return
+    seen = next((each for each in snapshot.participants if each.call_sid == call_sid), None)
+    if seen is None:
+        yield "participant-leave"
+        return
+    if seen.status == "connected":
+        yield "participant-join"
+    for flag in FLAGS:
+        if getattr(seen, flag) is not None:
+            yield f"{flag}={str(getattr(seen, flag)).lower()}"
 
 
 def _refuses(action: Action, event: Event) -> bool:

@@ -102,6 +102,10 @@ class Admission:
         """Whether nothing is to be turned away."""
         return self.credit > 0 and self.shared[0] < time.monotonic()
 
+    def brought(self, more: int) -> None:
+        """Say that the request that was asked for last holds so many more callbacks."""
+        self._callbacks += more
+
     def refuses(self, request: bytes) -> bool:
         """Whether this callback, or as much of it as is there, is to be turned away. Asked once for each."""
         self._callbacks += 1

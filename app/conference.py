@@ -119,6 +119,8 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     """Numbers under which different callbacks came: the highest `SHOWN` of them."""
     from_start: bool | None = None
     """Whether it was seen from its first event; None: no event carried a number."""
+    untold: int = 0
+    """Of how many participants a join, or the last leave, was not told."""
     complete: bool = False
     """Whether it has ended and every event of it was heard. Of one that goes on nobody can know."""
     snapshots: int = 0

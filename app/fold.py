@@ -1,12 +1,14 @@
 """What an event means: a conference is a pure function of the set of its events, in whatever order they came.
 
-Three rules make that so.
+Four rules make that so.
 1. The header only merges: each of its facts is the least, the greatest or the union of what the events say, so order
    cannot matter.
 2. A participant replays: the conference events about its call, put in Twilio's order, are applied one after the other
    (see `replay.py`). No other call's events touch it.
 3. The end of a call, and that of the conference, close whatever is still open, last of all. Nothing reopens a
    conference.
+4. What Twilio's REST API has shown is an event like the others. It has its place behind all that it has surely seen, so
+   it undoes nothing newer; and what the callbacks tell of the conference's end prevails over it.
 
 `fold` is the definition. `advance` is the short way: it needs no log, only what new events are about.
 """
@@ -15,17 +17,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 from msgspec.structs import astuple, replace
 
 from app import actions
-from app.conference import SHOWN, Conference, Counts, Coverage, Header, Interval, Participant
+from app.conference import SHOWN, Conference, Counts, Coverage, Header, Interval, Participant, Word
 from app.events import DELETED, Event, Recording
-from app.replay import UNTOLD, Track, by_call, cut_off, followed, in_twilios_order, is_unknown, least, most, replayed
+from app.replay import (
+    UNTOLD,
+    Track,
+    by_call,
+    concerns_a_call,
+    cut_off,
+    followed,
+    in_twilios_order,
+    is_unknown,
+    least,
+    most,
+    replayed,
+)
 
-VERSION = 2
+VERSION = 3
 """Of the fold's meaning. A document folded by another version is folded again from its log, not migrated."""
 
 END = "conference-end"
@@ -38,8 +52,10 @@ def fold(events: Iterable[Event]) -> Conference:
     """
     told = sorted({event.id: event for event in events}.values(), key=in_twilios_order)
     header = Header(sid=str(told[0].conference_sid), account_sid=min(event.account_sid for event in told))
-    header = _ended(_merged(header, told), told)
-    return _closed(header, {}, {sid: replayed(sid, leg).now for sid, leg in by_call(told).items()})
+    tracks = {sid: replayed(sid, leg) for sid, leg in by_call(told).items()}
+    corrected_by = {look for track in tracks.values() for look in track.corrected_by}
+    header = _ended(_looked_at(_merged(header, told), told, corrected_by), told)
+    return _closed(header, {}, {sid: track.now for sid, track in tracks.items()})
 
 
 class Advance(NamedTuple):
@@ -98,6 +114,8 @@ def advance(
 
 def _is_for_the_log(conference: Conference, events: Sequence[Event]) -> bool:
     before = conference.header
+    if any(event.snapshot is not None or _may_have_been_seen(before.coverage, event) for event in events):
+        return True
     records = [event.action for event in events if event.action is not None]
     if records:
         told, about = {record.id for record in records}, {None, *(event.call_sid for event in events)}
@@ -109,6 +127,15 @@ def _is_for_the_log(conference: Conference, events: Sequence[Event]) -> bool:
         return True
     lowest = before.coverage.shown_from
     return any(e.source == "conference" and e.sequence is not None and e.sequence < lowest for e in events)
+
+
+def _may_have_been_seen(coverage: Coverage, event: Event) -> bool:
+    """Whether an event may belong before the latest look at Twilio's REST API."""
+    if coverage.snapshot_at is None or not (event.source == "conference" or concerns_a_call(event)):
+        return False
+    if event.at is None or event.at <= coverage.snapshot_at:
+        return True
+    return event.source == "conference" and (event.sequence is None or event.sequence <= coverage.snapshot_sequence)
 
 
 def _taken_up(track: Track | None, sid: str, conference: Conference) -> Track | None:
@@ -144,13 +171,17 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
     recordings = {recording.sid: recording for recording in header.recordings}
     for event in events:
         updated = most(updated, event.at)
-        if event.source in ("conference", "control"):
+        if event.source in ("conference", "control", "snapshot"):
             name = least(name, event.friendly_name)
         if event.source == "conference":
             created = least(created, event.at)
         if event.answer is not None:
             region = least(region, event.answer.region)
             created = least(created, event.answer.created_at)
+        if event.snapshot is not None:
+            region = least(region, event.snapshot.region)
+            created = least(created, event.snapshot.created_at)
+            updated = most(updated, event.snapshot.updated_at)
         if event.type == "conference-start":
             started = least(started, event.at)
         if event.recording is not None:
@@ -165,7 +196,7 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
         region=region,
         recordings=tuple(recordings[sid] for sid in sorted(recordings)),
         actions=actions.after(header.actions, [event for event in events if not is_unknown(event)]),
-        coverage=_covered(header.coverage, events),
+        coverage=_sourced(_covered(header.coverage, events), events, created, region),
     )
 
 
@@ -181,8 +212,11 @@ def _covered(coverage: Coverage, events: Sequence[Event]) -> Coverage:
     conflicts |= {number for number, following in pairwise(numbers) if number == following}
     sequences = _joined_up([*coverage.sequences, *((number, number) for number in fresh)])[-SHOWN:]
     shown = sequences if len(sequences) >= SHOWN else [(0, 0), *sequences]
-    return Coverage(
-        events=tuple(sorted({*coverage.events, *(event.type for event in events if event.source != "control")})),
+    kinds = {*coverage.events, *(event.type for event in events if event.source not in OUR_OWN)}
+    return replace(
+        coverage,
+        events=tuple(sorted(kinds)),
+        from_start=bool(coverage.from_start or (numbers and numbers[0] <= 1)) if sequences else None,
         sequences=tuple(sequences),
         holes=tuple((a[1] + 1, b[0] - 1) for a, b in pairwise(shown) if b[0] > a[1] + 1),
         missing=coverage.missing
@@ -190,6 +224,54 @@ def _covered(coverage: Coverage, events: Sequence[Event]) -> Coverage:
         - _highest(coverage.sequences)
         - sum(number > 0 for number in fresh),
         conflicts=tuple(sorted({*coverage.conflicts, *conflicts})[-SHOWN:]),
+    )
+
+
+def _sourced(coverage: Coverage, events: Sequence[Event], created: datetime | None, region: str | None) -> Coverage:
+    """How those facts of the header are known that only Twilio's REST API tells for sure."""
+    told = coverage.facts.get("created_at") == "reconciled" or any(
+        (each.snapshot and each.snapshot.created_at) or (each.answer and each.answer.created_at and not each.call_sid)
+        for each in events
+    )
+    return _known(
+        coverage,
+        created_at=("reconciled" if told else "inferred") if created is not None else None,
+        region="reconciled" if region is not None else None,
+    )
+
+
+def _known(coverage: Coverage, **facts: Word | None) -> Coverage:
+    """With these facts known so; None: told by callbacks, or not known at all."""
+    if all(coverage.facts.get(name) == word for name, word in facts.items()):
+        return coverage
+    known = {**coverage.facts, **facts}
+    return replace(coverage, facts={name: word for name, word in sorted(known.items()) if word is not None})
+
+
+def _looked_at(header: Header, told: Sequence[Event], corrected_by: Collection[str]) -> Header:
+    """What the looks at Twilio's REST API among all events tell of the conference. The latest of them counts most."""
+    looks = [(event.snapshot, event.id in corrected_by) for event in told if event.snapshot is not None]
+    if not looks:
+        return header
+    looks.sort(key=lambda look: (look[0].taken_at, look[0].after, look[1], repr(look[0])))
+    closing = next((look for look, _ in looks if look.status in (None, "completed")), None)
+    begun = any(look.status == "in-progress" for look, _ in looks)
+    coverage = replace(
+        header.coverage,
+        snapshots=len(looks),
+        snapshot_at=looks[-1][0].taken_at,
+        snapshot_sequence=max(look.after for look, _ in looks),
+        fruitless=sum(1 for _ in takewhile(lambda look: not look[1], reversed(looks))),
+    )
+    if closing is None:
+        return replace(header, status="in-progress" if begun else header.status, coverage=coverage)
+    return replace(
+        header,
+        status="completed",
+        ended_at=closing.updated_at or closing.taken_at,
+        reason_conference_ended=closing.reason_conference_ended,
+        call_sid_ending_conference=closing.call_sid_ending_conference,
+        coverage=_known(coverage, ended_at="reconciled" if closing.updated_at else "inferred"),
     )
 
 
@@ -221,6 +303,7 @@ def _ended(header: Header, events: Sequence[Event]) -> Header:
         call_sid_ending_conference=told and told.call_sid,
         participant_label_ending_conference=told and told.label,
         reason=told and told.text,
+        coverage=_known(header.coverage, ended_at=None),
     )
 
 
@@ -232,13 +315,41 @@ def _closed(header: Header, before: Mapping[str, Participant], moved: Mapping[st
 
     `header` has the counts of before, when those who have `moved` stood as in `before`.
     """
-    if END in header.coverage.events:
+    kinds = header.coverage.events
+    if END in kinds or header.status == "completed":
         header = replace(header, status="completed")
-    elif "conference-start" in header.coverage.events or any(p.stays for p in moved.values()):
+    elif "conference-start" in kinds or any(p.stays for p in moved.values()):
         header = replace(header, status="in-progress")
     end = _end_of(header)
     after = {sid: _settled(participant, end) for sid, participant in {**before, **moved}.items()}
-    return Conference(replace(header, counts=_recounted(header.counts, before, after)), after)
+    coverage = _standing(header, before, after)
+    return Conference(replace(header, counts=_recounted(header.counts, before, after), coverage=coverage), after)
+
+
+def _standing(header: Header, before: Mapping[str, Participant], after: Mapping[str, Participant]) -> Coverage:
+    """How complete the picture is, once it is drawn."""
+    coverage = header.coverage
+    changed = [(each, before.get(sid)) for sid, each in after.items() if before.get(sid) is not each]
+    untold = coverage.untold + sum(_is_untold(each) - _is_untold(was) for each, was in changed)
+    if header.status == "init" or END in coverage.events:
+        word: Word | None = None
+    elif "conference-start" in coverage.events and header.status == "in-progress":
+        word = None
+    else:
+        word = "reconciled" if coverage.snapshot_at is not None else "inferred"
+    complete = END in coverage.events and coverage.from_start is True and coverage.missing == 0 and untold == 0
+    coverage = _known(coverage, status=word)
+    if (untold, complete) == (coverage.untold, coverage.complete):
+        return coverage  # nearly always
+    return replace(coverage, untold=untold, complete=complete)
+
+
+def _is_untold(participant: Participant | None) -> bool:
+    """Whether no callback has told that a participant has left, or when it came."""
+    return participant is not None and any(
+        stay.joined_at is None or stay.reconciled or (stay.inferred and stay is participant.stays[-1])
+        for stay in participant.stays
+    )
 
 
 def _end_of(header: Header) -> datetime | None:
@@ -246,6 +357,9 @@ def _end_of(header: Header) -> datetime | None:
 
 
 def _settled(participant: Participant, end: datetime | None) -> Participant:
+    if end and not participant.stays and participant.status not in ("complete", "failed"):
+        facts: dict[str, Word] = {**participant.facts, "status": "inferred"}
+        return replace(participant, status="failed", facts=dict(sorted(facts.items())))
     over = participant.call_ended_at or end
     return cut_off(participant, over) if over and participant.present else participant
 
@@ -269,6 +383,9 @@ def _counted(participant: Participant | None) -> tuple[int, ...]:
     flags = (participant.muted, participant.hold, participant.coaching, participant.speaking)
     return (1, here, *(here and flag is True for flag in flags))
 
+
+OUR_OWN = ("control", "snapshot", "alert")
+"""Sources of events that are no callbacks."""
 
 RECORDING_PROGRESS = {
     "started": 0,

@@ -1,7 +1,8 @@
 """How a call fares in a conference: the events about it, in Twilio's order, applied one after the other.
 
-No other call's events touch it. What call progress and Twilio's answers tell about it only merges. What the end of the
-call or of the conference cuts off is not here, see `fold`.
+No other call's events touch it. What call progress and Twilio's answers tell about it only merges. What Twilio's REST
+API has shown stands behind every event that it has surely seen, and before every other. What the end of the call or of
+the conference cuts off is not here, see `fold`.
 
 `replayed` is the definition. A `Track` remembers the latest steps of it, so that an event which comes a little late is
 put into its place without the whole history.
@@ -9,18 +10,22 @@ put into its place without the whole history.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Set
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from app.conference import Participant, Stay
-from app.events import Answer, Call, Event, Leg, ParticipantStatus
+from app.conference import Participant, Stay, Word
+from app.events import Answer, Call, Event, Leg, ParticipantStatus, Snapshot
 
 UNTOLD = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands where a time is needed and no callback has told one."""
+
+SETTLED = timedelta(seconds=2)
+"""Twilio's REST API may lag behind its callbacks. So long after a callback about a call it is not believed about it."""
 
 REMEMBERED = 8
 """Steps of a track. Callbacks that swap places mostly do so with their neighbours."""
@@ -40,6 +45,8 @@ class Track(NamedTuple):
 
     steps: tuple[Step, ...]
     now: Participant
+    corrected_by: frozenset[str] = frozenset()
+    """Ids of the looks at Twilio's REST API that have shown something new; known where the call was replayed."""
 
 
 def concerns_a_call(event: Event) -> bool:
@@ -55,11 +62,24 @@ def is_unknown(event: Event) -> bool:
 
 
 def by_call(events: Iterable[Event]) -> dict[str, list[Event]]:
-    """Those of these events that a participant's state hangs on, by its call."""
+    """Those of these events that a participant's state hangs on, by its call.
+
+    Of a look at Twilio's REST API each call gets what was shown of it, or that it was not listed.
+    """
     legs: defaultdict[str, list[Event]] = defaultdict(list)
+    looks: list[Event] = []
     for event in events:
         if concerns_a_call(event):
             legs[str(event.call_sid)].append(event)
+        elif event.snapshot is not None and event.snapshot.participants is not None:
+            looks.append(event)
+    seen = [{each.call_sid: each for each in (look.snapshot and look.snapshot.participants) or ()} for look in looks]
+    for sid in {*legs, *(sid for each in seen for sid in each)} if looks else ():
+        for look, listed in zip(looks, seen, strict=True):
+            shown = (listed[sid],) if sid in listed else ()
+            legs[sid].append(
+                replace(look, call_sid=sid, snapshot=look.snapshot and replace(look.snapshot, participants=shown))
+            )
     return legs
 
 
@@ -73,11 +93,8 @@ def replay(sid: str, events: list[Event]) -> Iterator[tuple[datetime, Participan
 
     Each event is given once.
     """
-    participant = Participant(call_sid=sid)
-    for event in _ordered(events):
-        at = _moment(participant, event)
-        participant = _applied(participant, event)
-        yield at, participant
+    for before, event, after in _steps(Participant(call_sid=sid), events):
+        yield event.snapshot.taken_at if event.snapshot else _moment(before, event), after
 
 
 def followed(track: Track, event: Event) -> Track | None:
@@ -85,7 +102,7 @@ def followed(track: Track, event: Event) -> Track | None:
 
     The result is that of `replayed` over the history with the event in it.
     """
-    steps, now = track
+    steps, now = track.steps, track.now
     if event.source == "control" and now.label and event.answer and event.answer.label not in (None, now.label):
         return None  # two answers, or an answer and a callback, disagree
     if event.source != "conference":  # merges, whenever it was
@@ -105,37 +122,66 @@ def followed(track: Track, event: Event) -> Track | None:
 def _walked(behind: Iterable[Step], participant: Participant, events: list[Event]) -> Track:
     """The track on which a participant has these steps behind it, and takes those of the events in their order."""
     steps = [*behind]
+    corrected_by = set()
+    for before, event, after in _steps(participant, events):
+        steps.append(Step(before, event))
+        participant = after
+        if event.snapshot is not None and any(getattr(before, name) != getattr(after, name) for name in SHOWN_BY_REST):
+            corrected_by.add(event.id)
+    return Track(tuple(steps[-REMEMBERED:]), participant, frozenset(corrected_by))
+
+
+def _steps(participant: Participant, events: list[Event]) -> Iterator[tuple[Participant, Event, Participant]]:
+    """Each of these events in its order, with the participant before and after it."""
+    heard: datetime | None = None
     for event in _ordered(events):
-        steps.append(Step(participant, event))
-        participant = _applied(participant, event)
-    return Track(tuple(steps[-REMEMBERED:]), participant)
+        before = participant
+        if event.snapshot is None:
+            participant = _applied(participant, event)
+            heard = most(heard, event.at if event.source == "conference" else None)
+        else:
+            participant = _looked_at(participant, event.snapshot, heard or participant.created_at)
+        yield before, event, participant
 
 
 def _ordered(events: list[Event]) -> list[Event]:
     """Twilio's numbers rule; what has no number stands where its time puts it among those that have one.
 
-    Answers to control requests come first: what callbacks say of a label prevails.
+    Answers to control requests come first: what callbacks say of a label prevails. A look at Twilio's REST API stands
+    before the first event that may have happened later: of higher number than it had heard of, and not surely earlier.
     """
     words: dict[tuple[int, str], Event] = {}
     answers: list[Event] = []
     others: list[Event] = []
+    looks: list[Event] = []
     for event in sorted(events, key=in_twilios_order):
         if event.source == "control":
             answers.append(event)
+        elif event.snapshot is not None:
+            looks.append(event)
         elif event.source == "conference" and event.sequence is not None:
             words.setdefault((event.sequence, event.type), event)  # told twice, differently: the first is believed
         else:
             others.append(event)
-    if not others:
+    if not others and not looks:
         return [*answers, *words.values()]
-    clock = UNTOLD
-    placed: list[tuple[datetime, int, Event]] = []
+    clocks: list[datetime] = []
     for event in words.values():
-        clock = max(clock, event.at or clock)
-        placed.append((clock, len(placed), event))
-    last = len(placed)
-    placed.extend((event.at or UNTOLD, last + place, event) for place, event in enumerate(others))
-    return [*answers, *(event for *_, event in sorted(placed, key=lambda place: place[:2]))]
+        clocks.append(max(clocks[-1] if clocks else UNTOLD, event.at or UNTOLD))
+    gaps = [((bisect_right(clocks, event.at or UNTOLD), event.at or UNTOLD), event) for event in others]
+    numbers = [number for number, _ in words]
+    for look in looks:
+        taken, after = _seen_until(look)
+        earlier = (number <= after or clock < taken for number, clock in zip(numbers, clocks, strict=True))
+        gaps.append(((next((n for n, each in enumerate(earlier) if not each), len(numbers)), taken), look))
+    placed = [((place, 0, time, n), event) for n, ((place, time), event) in enumerate(gaps)]
+    placed += [((n, 1, UNTOLD, 0), event) for n, event in enumerate(words.values())]
+    return [*answers, *(event for _, event in sorted(placed, key=lambda each: each[0]))]
+
+
+def _seen_until(look: Event) -> tuple[datetime, int]:
+    """Everything before this time, and up to this number, a look has surely seen."""
+    return (look.snapshot.taken_at, look.snapshot.after) if look.snapshot else (UNTOLD, 0)
 
 
 def in_twilios_order(event: Event) -> tuple[float, datetime, int, str]:
@@ -171,6 +217,8 @@ def _applied(participant: Participant, event: Event) -> Participant:
         updated_at=most(participant.updated_at, event.at),
         last_sequence=event.sequence if numbered else None,
         events=participant.events + 1,
+        gone_at=None,
+        facts=_without(participant.facts, {"status", *said}),
     )
     return _summed(_timed(RULES[event.type](standing, event, at), at))
 
@@ -198,8 +246,10 @@ def _leaves(participant: Participant, event: Event, at: datetime) -> Participant
     status = _further(participant.call_status, leg.call_status)
     if leg.reason_left == "participant_add_failed" and not participant.stays:
         return replace(participant, call_status=status, reason_left=leg.reason_left)
-    *past, stay = participant.stays if participant.present else (*participant.stays, Stay())
-    left = replace(stay, left_at=at, reason_left=leg.reason_left, call_status=leg.call_status)
+    stays = participant.stays
+    seen_gone = bool(stays) and stays[-1].reconciled  # and here is when and why
+    *past, stay = stays if participant.present or seen_gone else (*stays, Stay())
+    left = replace(stay, left_at=at, reason_left=leg.reason_left, call_status=leg.call_status, reconciled=False)
     return _silenced(replace(participant, call_status=status, stays=(*past, left)))
 
 
@@ -231,9 +281,10 @@ def _silenced(participant: Participant) -> Participant:
     return participant if participant.speaking is None else replace(participant, speaking=False)
 
 
-def _timed(participant: Participant, at: datetime) -> Participant:
-    """Open or close the interval of each state that has just begun or ended."""
+def _timed(participant: Participant, at: datetime, *, told: bool = True) -> Participant:
+    """Open or close the interval of each state that has just begun or ended. `told`: whether it was just then."""
     changes: dict[str, Any] = {}
+    facts = participant.facts
     present = participant.present
     for state, since, total in TIMED:
         holds = present and getattr(participant, state) is True
@@ -244,7 +295,13 @@ def _timed(participant: Participant, at: datetime) -> Participant:
             changes[since] = None
             seconds = max(0.0, (at - began).total_seconds())
             changes[total] = round((getattr(participant, total) or 0.0) + seconds, 3)
-    return replace(participant, **changes) if changes else participant
+        if since in changes:
+            if not told:
+                facts = {**facts, total: "partial"}
+            facts = {**facts, since: "reconciled"} if holds and not told else _without(facts, {since})
+    if not changes:
+        return participant
+    return replace(participant, **changes, facts=facts)
 
 
 def _progressed(participant: Participant, event: Event, call: Call) -> Participant:
@@ -278,6 +335,56 @@ def _answered(participant: Participant, answer: Answer) -> Participant:
     )
 
 
+def _looked_at(participant: Participant, snapshot: Snapshot, heard: datetime | None) -> Participant:
+    """What Twilio's REST API showed of a call that was last `heard` of then."""
+    at = snapshot.taken_at
+    if heard is not None and heard > at - SETTLED:
+        return participant
+    seen = next(iter(snapshot.participants or ()), None)
+    if seen is None or seen.status in ("complete", "failed"):
+        return _summed(_seen_gone(participant, at))
+    said = {name: word for name in STANDING if getattr(participant, name) != (word := getattr(seen, name)) is not None}
+    facts: dict[str, Word] = {**participant.facts, **dict.fromkeys(said, "reconciled")}
+    created_at = least(participant.created_at, seen.created_at)
+    if created_at != participant.created_at:
+        facts["created_at"] = "reconciled"
+    if snapshot.missing and participant.stays:  # what was lost may have come and gone
+        facts.update((total, "partial") for *_, total in TIMED if getattr(participant, total) is not None)
+    stays, call_status = participant.stays, participant.call_status
+    if seen.status not in ("connected", None):
+        call_status = _further(call_status, CALL_STATUS[seen.status]) if not stays else call_status
+    elif not participant.present:
+        stays = (*stays, Stay())
+        facts["status"] = "reconciled"
+    shown = replace(
+        participant,
+        **said,
+        stays=stays,
+        call_status=call_status,
+        gone_at=None,
+        not_coaching_at=most(participant.not_coaching_at, at if seen.coaching is False else None),
+        coach_told=most(participant.coach_told, (at, seen.call_sid_to_coach) if seen.call_sid_to_coach else None),
+        created_at=created_at,
+        updated_at=most(participant.updated_at, seen.updated_at),
+        facts=facts,
+    )
+    if snapshot.missing and shown.speaking is not None:
+        shown = replace(shown, speaking=None)
+    return _summed(_timed(shown, at, told=False))
+
+
+def _seen_gone(participant: Participant, at: datetime) -> Participant:
+    """A call that Twilio's REST API does not list: it has left, or will not come."""
+    if participant == Participant(call_sid=participant.call_sid):
+        return participant  # is first heard of later
+    if not participant.present:
+        over = participant.stays or participant.reason_left or _before_joining(participant) in ("failed", "complete")
+        return participant if over else replace(participant, gone_at=at)
+    *past, stay = participant.stays
+    left = replace(stay, left_at=max(at, stay.joined_at or at), reconciled=True)
+    return _timed(_silenced(replace(participant, stays=(*past, left))), at, told=False)
+
+
 def _summed(participant: Participant) -> Participant:
     """What follows from the stays, and from the flags."""
     stays, coach_told = participant.stays, participant.coach_told
@@ -285,18 +392,48 @@ def _summed(participant: Participant) -> Participant:
         holds = participant.coaching and coach_told and coach_told[0] >= (participant.not_coaching_at or UNTOLD)
         participant = replace(participant, call_sid_to_coach=coach_told[1] if holds and coach_told else None)
     if not stays:
-        return replace(participant, status=_before_joining(participant))
-    return replace(
-        participant,
-        status="connected" if participant.present else "complete",
-        joined_at=stays[0].joined_at,
-        left_at=stays[-1].left_at,
-        reason_left=stays[-1].reason_left,
+        return _sourced(replace(participant, status=_before_joining(participant)))
+    return _sourced(
+        replace(
+            participant,
+            status="connected" if participant.present else "complete",
+            joined_at=stays[0].joined_at,
+            left_at=stays[-1].left_at,
+            reason_left=stays[-1].reason_left,
+        )
     )
 
 
+def _sourced(participant: Participant) -> Participant:
+    """How those facts are known that follow from others."""
+    facts: dict[str, Word] = {}
+    if participant.call_sid_to_coach is not None:
+        facts["call_sid_to_coach"] = "reconciled"
+    if participant.gone_at is not None:
+        facts["status"] = "reconciled"
+    if participant.stays and not participant.present:
+        last = participant.stays[-1]
+        word: Word | None = "reconciled" if last.reconciled else "inferred" if last.inferred else None
+        if word is not None:
+            facts["status"] = facts["left_at"] = word
+    if any(stay.joined_at is None or stay.reconciled for stay in participant.stays):
+        facts["stays"] = "partial"
+    if participant.facts.get("created_at") == "reconciled":
+        facts["created_at"] = "reconciled"
+    elif participant.stays and participant.stays[0].joined_at is None and participant.created_at is not None:
+        facts["created_at"] = "inferred"
+    if not facts and not participant.facts:
+        return participant  # nearly always
+    told = _without(participant.facts, FOLLOWING - {"status"} if participant.present else FOLLOWING)
+    return replace(participant, facts=dict(sorted({**told, **facts}.items())))
+
+
+def _without(facts: dict[str, Word], names: Set[str]) -> dict[str, Word]:
+    return {name: word for name, word in facts.items() if name not in names} if facts else facts
+
+
 def _before_joining(participant: Participant) -> ParticipantStatus:
-    if participant.reason_left:
+    if participant.reason_left or participant.gone_at:
         return "failed"
     return BEFORE_JOINING.get(participant.call_status or "", "queued")
 
@@ -346,6 +483,12 @@ RULES: dict[str, Rule] = {
 STANDING = ("label", "muted", "hold", "coaching", "start_conference_on_enter", "end_conference_on_exit")
 """What an event's word on its call replaces in the participant."""
 
+FOLLOWING = frozenset(["call_sid_to_coach", "created_at", "left_at", "status", "stays"])
+"""Facts that follow from others, each time anew."""
+
+SHOWN_BY_REST = (*STANDING, "status", "call_sid_to_coach", "stays")
+"""What a look at Twilio's REST API may correct."""
+
 TIMED = (
     ("muted", "muted_since", "muted_seconds"),
     ("hold", "hold_since", "hold_seconds"),
@@ -367,6 +510,9 @@ CALL_PROGRESS = {
     "busy": OVER,
     "completed": OVER,
 }
+CALL_STATUS = {"queued": "queued", "connecting": "initiated", "ringing": "ringing"}
+"""A call's status from its participant's, while it has not joined."""
+
 BEFORE_JOINING: dict[str, ParticipantStatus] = {
     "initiated": "connecting",
     "ringing": "ringing",

@@ -50,12 +50,13 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened at one moment."""
 
     kind: str
-    """`conference-start`, `conference-end`, `announcement-end`, `announcement-fail`, `recording` or `action`."""
+    """`conference-start`, `conference-end`, `announcement-end`, `announcement-fail`, `recording`, `action`, or `look`:
+    then Twilio's REST API was looked at."""
     at: datetime
     call_sid: str | None
     """Whom it concerns; the participant whose leaving ended the conference."""
     text: str | None = None
-    """Why the conference ended, in Twilio's word; the URL of the announcement."""
+    """Why the conference ended, in Twilio's word; the URL of the announcement; why Twilio was asked."""
     sid: str | None = None
     """Of the recording."""
     status: str | None = None
@@ -135,7 +136,7 @@ def _started(conference: Conference) -> datetime | None:
 
 def _spans(header: Header, participant: Participant, leg: list[Event], started: datetime | None) -> tuple[Span, ...]:
     end = header.ended_at or UNTOLD if header.status == "completed" else None
-    last = (participant.left_at or UNTOLD, participant)  # only the fold knows what the end has cut off
+    last = (participant.left_at or end or UNTOLD, participant)  # only the fold knows what the end has cut off
     steps = [*replay(participant.call_sid, leg), last]
     spans = [*_dialling(participant, leg, steps, end), *_here(participant), *_waiting(header, participant, started)]
     spans.extend(_between("coaching", _coaching(steps)))
@@ -155,7 +156,7 @@ def _dialling(
         return
     gone = ("failed", "complete")
     until = participant.joined_at or next((at for at, step in steps if step.stays or step.status in gone), end)
-    told = participant.joined_at is not None or (not participant.stays and participant.status in gone)
+    told = participant.joined_at is not None or (not participant.stays and "status" not in participant.facts)
     if until is None or until > began:
         yield Span(state="dialling", from_=began, until=until, inferred=until is not None and not told)
 
@@ -165,7 +166,7 @@ def _here(participant: Participant) -> Iterator[Span]:
         if stay.left_at == UNTOLD:
             continue  # it is over, and of no moment is it known that they were there
         left = stay.left_at and max(stay.left_at, stay.joined_at or stay.left_at)
-        inferred = stay.inferred or stay.joined_at is None
+        inferred = stay.inferred or stay.reconciled or stay.joined_at is None
         yield Span(state="here", from_=stay.joined_at, until=left, inferred=inferred)
 
 
@@ -206,6 +207,8 @@ def _marks(header: Header, told: Sequence[Event]) -> Iterator[Mark]:
     for event in told:
         if event.type in ("announcement-end", "announcement-fail") and event.at is not None:
             yield Mark(kind=event.type, at=event.at, call_sid=event.call_sid, text=event.announcement)
+        elif event.snapshot is not None:
+            yield Mark(kind="look", at=event.snapshot.taken_at, call_sid=None, text=event.snapshot.reason)
     for recording in header.recordings:
         if recording.start_time is not None:
             about = {"call_sid": recording.call_sid, "sid": recording.sid, "status": recording.status}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import structlog
 from msgspec.structs import replace
 from redis import RedisError
 
-from app import failpoints, fold
+from app import failpoints, fold, healing
 from app.conference import SHOWN, Conference
 from app.events import Callback, Event
 from app.fold import Advance
@@ -24,7 +24,8 @@ from app.store.commits import CallNotes, Change, Commit, DeadLetter, Said, SeenI
 from app.store.inbox import ONLY_NEW, Batch, Entry, Inbox, Link, Mail, Unread, raw
 from app.store.logs import Logged
 from app.store.snapshots import Kept, Snapshots
-from app.twilio.callbacks import Glance, Unusable, glance, read, read_filed
+from app.twilio import debugger
+from app.twilio.callbacks import Glance, Unusable, call_in, glance, read, read_filed
 
 BATCH = 500
 """Entries of one shard claimed at once, at most."""
@@ -510,6 +511,9 @@ def _commit(pile: Pile, folded: list[Folded], notes: list[SeenIn | Said]) -> Com
 
 def _named(callback: Callback) -> bytes | None:
     """Which call a callback of Twilio's is about, where that is plain to see without reading it; most name one."""
+    if callback.media == "json" or (callback.media == "form" and debugger.MARK in callback.body):
+        call = call_in(callback)
+        return call.encode() if call else None
     if callback.media != "form":
         return None
     found = CALL_SID.search(callback.body)
@@ -533,20 +537,20 @@ def _change(
 ) -> Change:
     before = known.conference if known else None
     anew = known is None or known.fold_version != fold.VERSION
-    heard = [
-        datetime.fromtimestamp(callback.received_at / 1000, UTC)
-        for event, callback in fresh.values()
-        if event.source != "control"
-    ]
-    if before is not None and before.header.heard_at is not None:
-        heard.append(before.header.heard_at)
+    was = before.header if before else None
+    heard = _latest(
+        was.heard_at if was else None, (told for told in fresh.values() if told[0].source not in fold.OUR_OWN)
+    )
+    asked = _latest(was.asked_at if was else None, (told for told in fresh.values() if told[0].snapshot is not None))
     # Folded by another version, somebody may be in it no more. No message tells that: a hole makes everybody read it.
     header = replace(
         folded.header,
         revision=before.header.revision + (2 if anew else 1) if before else 1,
-        heard_at=max(heard, default=None),
+        heard_at=heard,
+        asked_at=asked,
         set_aside=set_aside,
     )
+    header = replace(header, want=healing.wanted(was, header, datetime.now(UTC)))
     changed = [
         participant
         for participant in folded.in_order()
@@ -560,3 +564,9 @@ def _change(
         news=[(event.id, callback) for event, callback in fresh.values()],
         message=feed.message(epoch, header, changed, (event for event, _ in fresh.values())),
     )
+
+
+def _latest(known: datetime | None, told: Iterable[Told]) -> datetime | None:
+    """When the latest of these callbacks came, unless an earlier one is known to have come later."""
+    times = [datetime.fromtimestamp(callback.received_at / 1000, UTC) for _, callback in told]
+    return max([*times, *([known] if known else [])], default=None)

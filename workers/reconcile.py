@@ -24,7 +24,7 @@ from app.store.attendance import Attendance, Outage
 from app.store.budget import Budget, Outcome
 from app.store.inbox import Full, Inbox, Posted
 from app.store.index import LIVE
-from app.store.looks import LONGEST, Begun, Due, Looks
+from app.store.looks import ASKED, LONGEST, Begun, Due, Looks
 from app.store.snapshots import Snapshots
 from app.twilio import snapshot
 from app.twilio.snapshot import Record, Resource, Unexpected
@@ -37,8 +37,10 @@ AT_ONCE = 50
 """Looks of each shard that one round considers."""
 LOOK = 2
 """Requests."""
-ANSWERED_FOR = 600_000
-"""Milliseconds for which nobody looks again after a success, however long its record waits to be folded."""
+FOLDED_WITHIN = 600_000
+"""Milliseconds for which the record of a look may wait to be folded. Until then the fold does not get another."""
+COME_BACK = 10_000
+"""Milliseconds after which it is seen whether it is."""
 LISTED_EVERY = 10.0
 """Seconds between two questions whether an account is yet to be listed: at the start, and after Redis was emptied."""
 PAGES = 20
@@ -212,6 +214,9 @@ class Reconcile:
     def _begun(self, header: Header, dues: Sequence[Due], begun: Begun) -> int:
         account = header.account_sid
         asked = [due for due in dues if due.reason == "operator"]
+        dues = [due for due in dues if due.reason in ASKED or self._still_wanted(due, header, begun)]
+        if not dues:
+            return 0
         if header.status == "completed" and not asked:
             self.looks.move(dues)
             return 0
@@ -237,6 +242,23 @@ class Reconcile:
             if turn.left:
                 self.budget.give_back(account, turn.left)
         return 0  # if the account is to pause now, its next look finds out
+
+    def _still_wanted(self, due: Due, header: Header, begun: Begun) -> bool:
+        """Whether the fold wants this look, and now; else it is put off until then, or taken away.
+
+        A commit leaves a look where it is that is only put off, and one is not had twice while its record waits.
+        """
+        now, want = self._now(), header.want
+        if want is None or want.reason != due.reason:
+            self.looks.move([due])
+            return False
+        later = int(want.due_at.timestamp() * 1000)
+        asked_at = 0 if header.asked_at is None else round(header.asked_at.timestamp() * 1000)
+        if begun.seen_at is not None and asked_at < begun.seen_at and now < begun.seen_at + FOLDED_WITHIN:
+            later = now + COME_BACK
+        if later > now:
+            self.looks.move([due], later)
+        return later <= now
 
     def _record(self, header: Header, reason: str, asked_by: str | None, turn: Turn) -> Record:
         """What Twilio shows of a conference. Raises `Failed`, `PassedOn`.
@@ -284,12 +306,13 @@ class Reconcile:
     def _write_down(self, record: Record, dues: Sequence[Due]) -> None:
         """Dying before this is done costs another look, and nothing else."""
         try:
-            due = self.inbox.append(self.inbox.shard_of(record.conference_sid), self._callback(record))
+            callback = self._callback(record)
+            due = self.inbox.append(self.inbox.shard_of(record.conference_sid), callback)
         except Full:
             wait = self.looks.failed(dues, self._now())
             log.warning("look not written down: inboxes are full", conference_sid=dues[0].sid, again_in_ms=wait)
             return
-        self.looks.settle(dues, self._now() + ANSWERED_FOR)
+        self.looks.settle(dues, callback.received_at, self._now() + COME_BACK)
         status = record.conference["status"] if record.conference else None
         log.info("looked at Twilio", conference_sid=record.conference_sid, reason=record.reason, status=status)
         if due:

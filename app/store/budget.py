@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from redis import Redis
 
@@ -106,15 +106,3 @@ class Budget:
         words = [now, pause, LONGEST, 1 + self.chance() / 4, KEPT]
         self.redis.hincrby(keys.REST, outcome)
         return int(self._note([keys.budget(account)], words))
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """`requests` by outcome and `looks` by reason, of all workers since the data was begun."""
-        found: Any = self.redis.hgetall(keys.REST)
-        counts: dict[str, dict[str, int]] = {"requests": {}, "looks": {}}
-        for field, count in sorted(found.items()):
-            kind, _, reason = field.decode().partition(":")
-            if kind == "snapshot":
-                counts["looks"][reason] = int(count)
-            else:
-                counts["requests"][kind] = int(count)
-        return counts

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from app.conference import Conference, Participant, encode
+from app.conference import Conference, Coverage, Header, Participant, encode
 from app.events import Callback
 from app.store import keys
 from app.store.inbox import Batch
@@ -95,13 +96,13 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, then a document, a log and
-# its ids for each changed conference, then each noted call. ARGV is read from the front: token, first and last id of
-# the batch, first id that stays, fold version, how many changes are kept; counters; dead letters; conferences; call
-# notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is left; the lease is given
-# back.
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 looks, 10 gaps, then a
+# document, a log and its ids for each changed conference, then each noted call. ARGV is read from the front: token,
+# first and last id of the batch, first id that stays, fold version, how many changes are kept; counters; gaps; dead
+# letters; conferences; call notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is
+# left; the lease is given back.
 COMMIT = """#!lua flags=allow-oom
-local next_arg, next_key = 0, 8
+local next_arg, next_key = 0, 10
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
 local function key() next_key = next_key + 1 return KEYS[next_key] end
 local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
@@ -113,6 +114,7 @@ if #oldest == 0 or oldest[1][1] ~= take() then return nil end
 local last, stays, version, kept = take(), take(), take(), take()
 
 each(2, function() redis.call('HINCRBY', KEYS[4], take(), take()) end)
+each(2, function() redis.call('HINCRBY', KEYS[10], take(), take()) end)
 each(1, function() redis.call('XADD', KEYS[5], '*', 'e', take()) end)
 each(1, function()
   local doc, log, ids = key(), key(), key()
@@ -128,6 +130,8 @@ each(1, function()
   each(1, function() redis.call('ZADD', KEYS[3], 0, take()) end)
   each(1, function() redis.call('ZREM', KEYS[6], take()) end)
   each(2, function() redis.call('ZADD', KEYS[6], take(), take()) end)
+  each(1, function() redis.call('ZREM', KEYS[9], take()) end)
+  each(2, function() redis.call('ZADD', KEYS[9], take(), take()) end)
   local sid, account, revision, message = take(), take(), take(), take()
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', kept, '*',
     'c', sid, 'a', account, 'r', revision, 'm', message)
@@ -161,6 +165,8 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         keys.pending(shard),
         keys.changes(shard),
         keys.trial(shard),
+        keys.looks(shard),
+        keys.gaps(shard),
     ]
     counters = {
         "folded": work.folded,
@@ -169,7 +175,8 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         "dead": len(work.dead_letters),
     }
     words: list[Any] = [batch.token, batch.first_id, batch.last_id, _next_id(batch.last_id), fold_version, retained]
-    _say(words, [word for name, count in counters.items() if count for word in (name, count)])
+    for counts in (counters, _gaps(work.changes)):
+        _say(words, [word for name, count in counts.items() if count for word in (name, count)])
     _say(words, [_encode(letter) for letter in work.dead_letters])
     words.append(len(work.changes))
     for change in work.changes:
@@ -179,6 +186,19 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
     _say(words, [word for note in work.call_notes for word in (*_call_note(note), CALL_REMEMBERED)])
     names += [keys.call(shard, note.call_sid) for note in work.call_notes]
     return names, words
+
+
+def _gaps(changes: Sequence[Change]) -> dict[str, int]:
+    """What these changes add to, or take from, the gaps of all conferences."""
+    pairs = [
+        (change.before.header.coverage if change.before else Coverage(), change.after.header.coverage)
+        for change in changes
+    ]
+    return {
+        "missing": sum(after.missing - before.missing for before, after in pairs),
+        "looks": sum(after.snapshots - before.snapshots for before, after in pairs),
+        "fruitful": sum(after.snapshots > before.snapshots and after.fruitless == 0 for before, after in pairs),
+    }
 
 
 def _say(words: list[Any], saying: Sequence[Any]) -> None:
@@ -200,6 +220,8 @@ def _say_change(words: list[Any], change: Change) -> None:
     was, now = _pending(change.before), _pending(change.after)
     _say(words, list(was.keys() - now.keys()))
     _say(words, [word for member, until in now.items() if was.get(member) != until for word in (until, member)])
+    for looks in _look_changes(change.before.header if change.before else None, header):
+        _say(words, looks)
     words += [header.sid, header.account_sid, header.revision, change.message]
     _say(
         words,
@@ -212,7 +234,23 @@ def _pending(conference: Conference | None) -> dict[str, int]:
     if conference is None:
         return {}
     sid, actions = conference.header.sid, conference.header.actions
-    return {f"{sid} {each.id}": int(each.expires_at.timestamp() * 1000) for each in actions if not each.finished}
+    return {f"{sid} {each.id}": _ms(each.expires_at) for each in actions if not each.finished}
+
+
+def _look_changes(before: Header | None, after: Header) -> tuple[list[Any], list[Any]]:
+    """What to take out of, and to put into, the looks at Twilio's REST API.
+
+    A look that is only put off stays where it is: whoever comes for it finds that. Most commits put off the same one.
+    """
+    was, now = before and before.want, after.want
+    if was and now and was.reason == now.reason:
+        return [], [] if was.due_at <= now.due_at else [_ms(now.due_at), keys.look(after.sid, now.reason)]
+    gone = [keys.look(after.sid, was.reason)] if was else []
+    return gone, [_ms(now.due_at), keys.look(after.sid, now.reason)] if now else []
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:

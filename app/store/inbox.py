@@ -326,7 +326,12 @@ class Inbox:
 
     def attended(self) -> bool:
         """Whether a worker has said of late that it is alive. Raises redis.RedisError."""
-        return bool(self.redis.exists(keys.newest(0)))
+        return self.newest() is not None
+
+    def newest(self) -> int | None:
+        """The newest fold version of the workers that have said of late that they are alive; None: there are none."""
+        found: Any = self.redis.get(keys.newest(0))
+        return None if found is None else int(found)
 
     def renew(self, batches: Iterable[Batch]) -> None:
         """Have leases last their whole length again. If one is lost, that is for the commit to find out."""

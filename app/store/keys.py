@@ -67,11 +67,20 @@ def index(shard: int) -> str:
 
 
 def pending(shard: int) -> str:
-    """Sorted set: what is due when, in ms. Commits write it; web, commands and workers add looks at Twilio's REST API.
-
-    `CF… id` is an unfinished control request, until when callbacks may confirm it; `CF… reconcile reason` a look.
-    """
+    """Sorted set: unfinished control requests, by the time in ms until which callbacks may confirm them."""
     return f"offhook:{{{shard}}}:pending"
+
+
+def looks(shard: int) -> str:
+    """Sorted set: conferences for which Twilio's REST API is to be looked at, with the reason, by the time in ms from
+    which it is due. Commits keep a conference's own want in it; web, commands and workers add other reasons, and
+    workers put off."""
+    return f"offhook:{{{shard}}}:looks"
+
+
+def look(sid: str, reason: str) -> str:
+    """Member of `looks`."""
+    return f"{sid} {reason}"
 
 
 def asking(shard: int, sid: str) -> str:
@@ -84,9 +93,19 @@ def asked_by(shard: int, sid: str) -> str:
     return f"offhook:{{{shard}}}:asked:{sid}"
 
 
+def seen(shard: int, sid: str) -> str:
+    """String with a life of a day: when Twilio's REST API last showed a conference, in ms. Workers write it."""
+    return f"offhook:{{{shard}}}:seen:{sid}"
+
+
 def tried(shard: int, sid: str) -> str:
     """String with a life of a day: how often in a row a look at this conference has failed. Workers count it."""
     return f"offhook:{{{shard}}}:tried:{sid}"
+
+
+def alerts(shard: int) -> str:
+    """Sorted set: alerts that stand, by the time in ms since which they do. Commits write it."""
+    return f"offhook:{{{shard}}}:alerts"
 
 
 def changes(shard: int) -> str:
@@ -95,8 +114,15 @@ def changes(shard: int) -> str:
 
 
 def counters(shard: int) -> str:
-    """Hash: callbacks folded, noted, repeated and set aside, counted by the commits that did it."""
+    """Hash: callbacks folded, noted, repeated and set aside, and how many sequence numbers are missing in all; counted
+    by the commits that did it."""
     return f"offhook:{{{shard}}}:counters"
+
+
+def gaps(shard: int) -> str:
+    """Hash: how many sequence numbers are missing in all conferences, how often Twilio's REST API was looked at, and
+    how many of those looks showed something new. Commits keep it."""
+    return f"offhook:{{{shard}}}:gaps"
 
 
 def dead_letters(shard: int) -> str:

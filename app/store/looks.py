@@ -1,7 +1,7 @@
 """Looks at Twilio's REST API that are due: found, begun by one worker at a time, put off, and settled.
 
-They stand among what is `pending` of their shard, as `CF… reconcile reason`. A commit writes the one that the fold
-wants, and takes it away again; the reasons of `ASKED` are written and taken away here.
+A commit writes the one that the fold wants, and takes it away again; the reasons of `ASKED` are written and taken away
+here.
 """
 
 from __future__ import annotations
@@ -35,31 +35,14 @@ class Due(NamedTuple):
     @property
     def member(self) -> str:
         """How it is written down."""
-        return f"{self.sid} reconcile {self.reason}"
+        return keys.look(self.sid, self.reason)
 
 
-# Which looks are due, the oldest first. KEYS 1 pending. ARGV 1 now, ms, 2 how many at most. Returns members, each
-# followed by since when. What else is pending is passed over.
-DUE = """
-local found, from = {}, 0
-repeat
-  local some = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', from, 200, 'WITHSCORES')
-  for n = 1, #some, 2 do
-    if string.find(some[n], ' reconcile ', 1, true) and #found < 2 * tonumber(ARGV[2]) then
-      table.insert(found, some[n])
-      table.insert(found, some[n + 1])
-    end
-  end
-  from = from + 200
-until #some < 400 or #found >= 2 * tonumber(ARGV[2])
-return found
-"""
-
-# Begin a look, unless another worker is at it. KEYS 1 asking, 2 who asked, 3 the conference. ARGV 1 a random token,
-# 2 for how long nobody else may begin it, ms. Returns nil, or {the header, who asked}.
+# Begin a look, unless another worker is at it. KEYS 1 asking, 2 who asked, 3 when it was seen, 4 the conference. ARGV 1
+# a random token, 2 for how long nobody else may begin it, ms. Returns nil, or {the header, who asked, when seen}.
 BEGIN = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return nil end
-return {redis.call('HGET', KEYS[3], 'header'), redis.call('GET', KEYS[2])}
+return {redis.call('HGET', KEYS[4], 'header'), redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])}
 """
 
 # Have it left to us for its whole length again. KEYS 1 asking. ARGV 1 our token, 2 how long, ms.
@@ -75,7 +58,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """
 
 # Move looks that are there, or take them away.
-# KEYS 1 pending. ARGV in threes: member, its score if it must not have changed, else '', the new one, or '' to take it
+# KEYS 1 looks. ARGV in threes: member, its score if it must not have changed, else '', the new one, or '' to take it
 # away.
 MOVE = """#!lua flags=allow-oom
 for n = 1, #ARGV, 3 do
@@ -105,6 +88,8 @@ class Begun(NamedTuple):
     """As it is now; None: the conference is not known."""
     asked_by: str | None
     """Who asked for it, if anybody did."""
+    seen_at: int | None
+    """When it was last seen, in ms; the record of that may still wait to be folded."""
 
 
 class Looks:
@@ -113,7 +98,6 @@ class Looks:
     def __init__(self, redis: Redis, shards: int) -> None:
         self.redis = redis
         self.shards = shards
-        self._due = redis.register_script(DUE)
         self._begin = redis.register_script(BEGIN)
         self._go_on = redis.register_script(GO_ON)
         self._leave = redis.register_script(LEAVE)
@@ -122,13 +106,12 @@ class Looks:
 
     def due(self, now: int, most: int) -> list[Due]:
         """What is due at `now`, in ms, the oldest first; `most` of each shard. One round trip."""
-        calls = (([keys.pending(shard)], [now, most]) for shard in range(self.shards))
-        found = []
-        for answer in scripts.run(self.redis, self._due, calls):
-            for member, score in zip(answer[::2], answer[1::2], strict=True):
-                sid, _, reason = member.decode().split(" ", 2)
-                found.append(Due(sid, reason, int(float(score))))
-        return sorted(found, key=lambda each: (each.at, each.sid))
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.zrange(keys.looks(shard), "-inf", str(now), byscore=True, offset=0, num=most, withscores=True)
+            found = [(member.decode().partition(" "), at) for some in pipe.execute() for member, at in some]
+        dues = [Due(sid, reason, int(at)) for (sid, _, reason), at in found]
+        return sorted(dues, key=lambda each: (each.at, each.sid))
 
     def ask(self, sids: Iterable[str], reason: str, now: int, by: str | None = None) -> None:
         """Have these conferences looked at from `now` on, in ms, if that is not later than they would be anyway.
@@ -140,15 +123,18 @@ class Looks:
                 shard = keys.shard_of(sid, self.shards)
                 if by is not None:
                     pipe.set(keys.asked_by(shard, sid), by, ex=REMEMBERED)
-                pipe.zadd(keys.pending(shard), {Due(sid, reason, now).member: now}, nx=by is None, lt=by is not None)
+                pipe.zadd(keys.looks(shard), {Due(sid, reason, now).member: now}, nx=by is None, lt=by is not None)
             pipe.execute()
 
     def begin(self, sid: str) -> Begun | None:
         """The right to look at a conference, for the time of `ALONE`. None: another worker has it."""
         shard, token = keys.shard_of(sid, self.shards), secrets.token_hex(8)
-        names = [keys.asking(shard, sid), keys.asked_by(shard, sid), keys.conference(shard, sid)]
+        names = [each(shard, sid) for each in (keys.asking, keys.asked_by, keys.seen, keys.conference)]
         found: Any = self._begin(names, [token, ALONE])
-        return None if found is None else Begun(token, found[0], found[1].decode() if found[1] else None)
+        if found is None:
+            return None
+        header, asked_by, seen_at = found
+        return Begun(token, header, asked_by.decode() if asked_by else None, int(seen_at) if seen_at else None)
 
     def go_on(self, sid: str, token: str) -> bool:
         """Have the right last from now on. False: it has passed on."""
@@ -170,7 +156,7 @@ class Looks:
         words: dict[int, list[Any]] = {}
         for due, was, to in moves:
             words.setdefault(keys.shard_of(due.sid, self.shards), []).extend((due.member, was, to))
-        scripts.run(self.redis, self._move, (([keys.pending(shard)], said) for shard, said in words.items()))
+        scripts.run(self.redis, self._move, (([keys.looks(shard)], said) for shard, said in words.items()))
 
     def failed(self, dues: Sequence[Due], now: int, stretch: float = 1.0) -> int:
         """Put the looks at one conference off after a failure: by twice as long as after the one before.
@@ -183,15 +169,18 @@ class Looks:
         self.move(dues, now + wait)
         return wait
 
-    def settle(self, dues: Sequence[Due], until: int) -> None:
-        """After a success: nobody looks again before `until`, in ms, unless a commit says so; count it by its reason.
+    def settle(self, dues: Sequence[Due], seen_at: int, again: int) -> None:
+        """After what was seen has been written down at `seen_at`, in ms; count it by its reason.
 
-        The commit that folds what was seen takes away what the fold wanted. What others asked for is done.
+        What the fold wanted is come back to at `again`, unless the commit that folds this takes it away before. What
+        others asked for is done.
         """
         sid = dues[0].sid
-        self._moved([(due, "", "" if due.reason in ASKED else until) for due in dues])
+        shard = keys.shard_of(sid, self.shards)
+        self._moved([(due, "", "" if due.reason in ASKED else again) for due in dues])
         with self.redis.pipeline(transaction=False) as pipe:
-            pipe.delete(keys.tried(keys.shard_of(sid, self.shards), sid))
+            pipe.set(keys.seen(shard, sid), seen_at, ex=REMEMBERED)
+            pipe.delete(keys.tried(shard, sid))
             pipe.hincrby(keys.REST, f"snapshot:{dues[0].reason}")
             pipe.execute()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -291,15 +292,37 @@ class Snapshots:
         return [(sid, action) for sid, _, action in (member.partition(" ") for member in members)]
 
     def counters(self) -> dict[str, int]:
-        """What all commits so far have done with callbacks (see `Commit`)."""
+        """What all commits so far have done with callbacks (see `Commit`); `missing`, if there is any: numbers, now."""
         totals = {"folded": 0, "noted": 0, "repeated": 0, "dead": 0}
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
                 pipe.hgetall(keys.counters(shard))
             for counters in pipe.execute():
                 for name, count in counters.items():
-                    totals[name.decode()] += int(count)
+                    totals[name.decode()] = totals.get(name.decode(), 0) + int(count)
         return totals
+
+    def gaps(self) -> dict[str, int]:
+        """Of all conferences: numbers `missing`, `looks` at Twilio's REST API, and how many were `fruitful`."""
+        totals = Counter(missing=0, looks=0, fruitful=0)
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.hgetall(keys.gaps(shard))
+            for gaps in pipe.execute():
+                totals.update({name.decode(): int(count) for name, count in gaps.items()})
+        return dict(totals)
+
+    def alerts_standing(self) -> int:
+        """How many alerts stand now."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for shard in range(self.shards):
+                pipe.zcard(keys.alerts(shard))
+            return sum(pipe.execute())
+
+    def rest_counts(self) -> dict[str, int]:
+        """How often Twilio's REST API has been looked at, by outcome and by reason (see `keys.REST`)."""
+        counts: Any = self.redis.hgetall(keys.REST)
+        return {name.decode(): int(count) for name, count in counts.items()}
 
     def dead_letters(self, most: int) -> list[DeadLetter]:
         """The newest callbacks that could not be folded, the newest first."""

@@ -28,8 +28,8 @@ LIMIT = 256 * 1024 * 1024
 SENT_AT_ONCE = 200
 FRAME = struct.Struct(">II")
 """Before each callback: how long it is, in bytes, and its CRC-32."""
-LONGEST_FRAME = 1024 * 1024
-"""Bytes. A callback has 64 KiB at most; a length beyond this is none."""
+LONGEST_FRAME = 2 * 1024 * 1024
+"""Bytes. A callback has 1 MiB at most; a length beyond this is none."""
 FLEETING = ("tmpfs", "ramfs", "overlay", "aufs", "devtmpfs")
 """Kinds of file systems that end with the machine or with a container."""
 

@@ -1,6 +1,7 @@
 """What a stored callback says, as a typed event: Twilio's conference, call-progress, recording ones, and our records.
 
-The only place that knows the names of their parameters.
+The only place that knows the names of their parameters. A callback comes as a form, or in an event of Event Streams, or
+in one of the Debugger; on whatever road it comes it is the same event, with the same id.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import msgspec
 from msgspec.structs import replace
 
 from app.events import DELETED, Call, Callback, Ending, Event, Leg, Recording
-from app.twilio import snapshot
+from app.twilio import debugger, snapshot, streams
 from app.twilio.control import Record, read_record, without_credentials
 from app.twilio.sids import is_sid
 from app.twilio.signature import Malformed, form_fields
+from app.twilio.streams import Notice, Pairs
 from app.twilio.times import read_time
 
 LONGEST_TEXT = 256
@@ -31,16 +33,18 @@ class Unusable(ValueError):
 
 def read(callback: Callback) -> Event:
     """The event that a callback tells of. Raises `Unusable`."""
-    if callback.media == "json":
-        raise Unusable("a JSON body: only form-encoded status callbacks are understood")
     if callback.media == "control":
         return _control(callback.body)
     if callback.media == "snapshot":
         return _snapshot(callback.body)
-    pairs = _pairs(callback.body)
-    told = _told(pairs)
+    contents = _contents(callback)
+    if contents is None:
+        raise Unusable("not about a conference")
+    if isinstance(contents, Notice):
+        return _notice(contents, callback)
+    told = _told(contents)
     source = _recording if "RecordingStatus" in told else _conference if "ConferenceSid" in told else _call
-    event = source(told, _identity(pairs))
+    event = source(told, _identity(contents))
     if event.conference_sid is None and callback.conference_sid is not None:
         event = replace(event, conference_sid=callback.conference_sid)
     return event
@@ -68,27 +72,74 @@ def glance(callback: Callback) -> Glance | None:
         except Unusable:
             return None
         return Glance(event.account_sid, str(event.conference_sid), event.id)
-    if callback.media != "form":
-        return None
     try:
-        pairs = form_fields(callback.body)
-    except Malformed:
+        contents = _contents(callback)
+    except Unusable:
         return None
-    told = {name: _text(value) for name, value in reversed(pairs)}  # the first counts: for that account it was signed
-    sid, account = told.get(b"ConferenceSid") or callback.conference_sid or "", told.get(b"AccountSid", "")
-    return Glance(account, sid, _identity(pairs)) if is_sid("CF", sid) else None
+    if contents is None:
+        return None
+    if isinstance(contents, Notice):
+        return Glance(contents.account_sid, contents.conference_sid, _identity_of(callback))
+    told = _first(contents)
+    sid, account = told.get("ConferenceSid") or callback.conference_sid or "", told.get("AccountSid", "")
+    return Glance(account, sid, _identity(contents)) if is_sid("CF", sid) else None
+
+
+class Address(NamedTuple):
+    """Where a callback belongs."""
+
+    account_sid: str
+    """Whose it says that it is; empty: nobody's."""
+    sid: str
+    """Of its conference, else of its call, else of its account: who has the same shares its shard."""
+    event: str
+    """Twilio's StatusCallbackEvent, if there is one."""
+
+
+def address(callback: Callback) -> Address | None:
+    """Where a callback of Twilio's belongs, by what is plain to see. None: it is not about conferences.
+
+    Raises `Unusable` where that is not to be found out.
+    """
+    contents = _contents(callback)
+    if contents is None:
+        return None
+    if isinstance(contents, Notice):
+        return Address(contents.account_sid, contents.conference_sid, "")
+    told = _first(contents)
+    account, conference, call = told.get("AccountSid", ""), told.get("ConferenceSid", ""), told.get("CallSid", "")
+    home = conference if is_sid("CF", conference) else call if is_sid("CA", call) else account
+    return Address(account, home, told.get("StatusCallbackEvent", ""))
+
+
+def call_in(callback: Callback) -> str | None:
+    """The call that a callback of Twilio's names. None: none, or it is not plain to see."""
+    try:
+        contents = _contents(callback)
+    except Unusable:
+        return None
+    if contents is None or isinstance(contents, Notice):
+        return None
+    call = _first(contents).get("CallSid", "")
+    return call if is_sid("CA", call) else None
 
 
 def parameters(callback: Callback) -> dict[str, Any]:
-    """Everything the callback said, for people to read; a repeated name has a list. Raises `Unusable`."""
-    if callback.media == "json":
-        raise Unusable("a JSON body has no parameters")
+    """Everything the callback said, for people to read; a repeated name has a list. Raises `Unusable`.
+
+    On whatever road it came: what was around it is not told. Of what is no callback everything is.
+    """
     if callback.media == "control":
         return dict(msgspec.to_builtins(_record(callback.body)))
     if callback.media == "snapshot":
         return dict(msgspec.to_builtins(_looked(callback.body)))
+    contents = _contents(callback)
+    if not isinstance(contents, list):
+        if callback.media == "json":
+            return streams.readable(callback.body)
+        contents = _pairs(callback.body)
     said: dict[str, list[str]] = {}
-    for name, value in _pairs(callback.body):
+    for name, value in contents:
         said.setdefault(_text(name), []).append(_text(value))
     return {name: values[0] if len(values) == 1 else values for name, values in said.items()}
 
@@ -101,14 +152,52 @@ def sid_in(told: Mapping[str, str], name: str, kind: str) -> str | None:
     return sid or None
 
 
-def _pairs(body: bytes) -> list[tuple[bytes, bytes]]:
+def _contents(callback: Callback) -> Pairs | Notice | None:
+    """A callback's own pairs, or word of a conference; None: it is about none. Raises `Unusable`."""
+    if callback.media not in ("form", "json"):
+        raise Unusable("a record of our own")
+    try:
+        if callback.media == "json":
+            return streams.contents(callback.body)
+        pairs = form_fields(callback.body)
+        if debugger.MARK in callback.body and debugger.is_alert(pairs):
+            return debugger.contents(pairs)
+        return pairs
+    except Malformed as error:
+        raise Unusable(str(error)) from error
+
+
+def _notice(notice: Notice, callback: Callback) -> Event:
+    """An event of a kind that is unknown: it stands in the log, changes nobody, and has no time to move others."""
+    return Event(
+        id=_identity_of(callback),
+        source="conference",
+        type=notice.type[:LONGEST_TEXT],
+        account_sid=notice.account_sid,
+        conference_sid=notice.conference_sid,
+    )
+
+
+def _identity_of(callback: Callback) -> str:
+    """Of what came, where that is no callback: a form by its pairs, an event by its bytes, for those are signed."""
+    if callback.media == "form":
+        return _identity(form_fields(callback.body))
+    return blake2b(callback.body, digest_size=12).hexdigest()
+
+
+def _pairs(body: bytes) -> Pairs:
     try:
         return form_fields(body)
     except Malformed as error:
         raise Unusable(str(error)) from error
 
 
-def _told(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+def _first(pairs: Pairs) -> dict[str, str]:
+    """Each parameter's first value: for that account it was signed."""
+    return {_text(name): _text(value) for name, value in reversed(pairs)}
+
+
+def _told(pairs: Pairs) -> dict[str, str]:
     """Each parameter's one value. Two values for one name could be a signed request with its borders moved."""
     try:
         told = {name.decode(): value.decode() for name, value in pairs}
@@ -125,7 +214,7 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _identity(pairs: list[tuple[bytes, bytes]]) -> str:
+def _identity(pairs: Pairs) -> str:
     """Of what Twilio signs: each distinct name and value, sorted, with nothing between them.
 
     So whoever has got hold of a signed callback and repeats pairs in it, reorders them or moves the border between a

@@ -22,7 +22,7 @@ from app.store.snapshots import Snapshots
 from app.store.spool import Spool
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
-from app.web import api, dashboard, failures, health, insights, openapi, rest, sign_in, stream
+from app.web import api, dashboard, failures, health, insights, metrics, openapi, rest, sign_in, stream
 from app.web.access import Access, Grant
 from app.web.answers import failure, guarded, with_headers
 from app.web.control import Control
@@ -108,7 +108,11 @@ def create_app(
     app.register_blueprint(stream.create(snapshots=snapshots, feed=feed, fanout=fanout, access=access))
     app.register_blueprint(sign_in.create(access=access, sessions=sessions, refusals=refusals))
     app.register_blueprint(dashboard.create(access=access))
-    app.register_blueprint(health.create(inbox=Inbox(snapshots.redis, inbox.shards, mode=inbox.mode), spool=spool))
+    watched = Inbox(snapshots.redis, inbox.shards, mode=inbox.mode)
+    app.register_blueprint(health.create(inbox=watched, spool=spool))
+    app.register_blueprint(
+        metrics.create(inbox=watched, snapshots=snapshots, access=access, refusals=refusals, spool=spool)
+    )
     app.register_blueprint(openapi.create())
     webhook = Webhook(intake=intake, keys=keys, public_url=public_url, refusals=refusals)
     app.extensions[WEBHOOK] = webhook

@@ -15,7 +15,6 @@ from flask import Blueprint, Response, abort
 
 from app.conference import encode, read_header
 from app.events import Callback, Event, Status
-from app.store.budget import Budget
 from app.store.commits import DeadLetter
 from app.store.inbox import Inbox, lag
 from app.store.index import Place
@@ -52,7 +51,6 @@ def create(
 ) -> Blueprint:
     """Routes under `/api`. See `app.web.create_app` for what they are handed."""
     api = Blueprint("api", __name__, url_prefix="/api")
-    budget = Budget(snapshots.redis)
 
     @api.get("/conferences")
     def conferences() -> Response:
@@ -132,7 +130,8 @@ def create(
                 "oldest_waiting_seconds": lag(backlog, time.time()),
                 "refused": refusals.totals(),
             },
-            "twilio": budget.counts(),
+            "twilio": _our_requests(snapshots.rest_counts()),
+            "gaps": snapshots.gaps(),
             "shards": [{"waiting": shard.waiting, "leased": shard.leased} for shard in backlog],
         }
         if reader.accounts is None:
@@ -195,6 +194,15 @@ def _shown(entry: Logged) -> dict[str, Any]:
         "verified_by": entry.callback.key,
         "parameters": parameters(entry.callback),
     }
+
+
+def _our_requests(counts: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Requests by outcome, and looks by reason."""
+    shown: dict[str, dict[str, int]] = {"requests": {}, "looks": {}}
+    for name, count in sorted(counts.items()):
+        kind, _, reason = name.partition(":")
+        shown["looks" if reason else "requests"][reason or kind] = count
+    return shown
 
 
 def _buried(letter: DeadLetter) -> dict[str, Any]:

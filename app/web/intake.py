@@ -2,6 +2,7 @@
 
 While one request waits for Redis, others come. They queue up here, and the first of them sends all of theirs together
 as soon as the answer is in; or the last of them does, once there are enough. One that comes alone is sent at once.
+A request that brings many is stored once all of them are.
 
 What Redis cannot take is written to the spool, if there is one, and sent once it can.
 """
@@ -43,14 +44,12 @@ class Interrupted(RedisError):
 
 
 class Letter:
-    """A callback on its way, and the request that waits for it."""
+    """What a request brings, on its way, and the request that waits for it."""
 
-    __slots__ = ("callback", "failure", "home", "load", "speech", "turn")
+    __slots__ = ("failure", "load", "mail", "turn")
 
-    def __init__(self, home: str, callback: Callback, speech: bool) -> None:
-        self.home = home
-        self.callback = callback
-        self.speech = speech
+    def __init__(self, mail: Sequence[Spooled]) -> None:
+        self.mail = mail
         self.load: list[Letter] = []
         """What it is on this request to send, for others too."""
         self.failure: Exception | None = Interrupted("not sent")
@@ -85,7 +84,14 @@ class Intake:
         Raises redis.RedisError or `WrongLayout` when it is not known to be stored: `Full` when too much waits already,
         which speech is told first.
         """
-        letter = Letter(home, callback, speech)
+        self.store_all([Spooled(home, callback, speech)])
+
+    def store_all(self, mail: Sequence[Spooled]) -> None:
+        """Write all of these down, in one round trip; they are safe once this returns.
+
+        Raises as `store` does when one of them is not known to be stored. Others may be: they may come again.
+        """
+        letter = Letter(mail)
         with self._guard:
             self._queue.append(letter)
             if self._under_way == 0 or (
@@ -126,7 +132,8 @@ class Intake:
                 letter.failure = error
         finally:
             with self._guard:
-                following, self._queue = self._queue[:LARGEST_LOAD], self._queue[LARGEST_LOAD:]
+                most = _within(LARGEST_LOAD, self._queue)
+                following, self._queue = self._queue[:most], self._queue[most:]
                 self._under_way -= not following
             if following:
                 following[0].load = following
@@ -138,16 +145,24 @@ class Intake:
 
     def _sent(self, load: list[Letter]) -> bool:
         """Store them. Whether a wake-up is due."""
-        outcomes = self._stored([Posted(self.inbox.shard_of(each.home), each.callback, each.speech) for each in load])
+        mail = load[0].mail if len(load) == 1 else [each for letter in load for each in letter.mail]
+        outcomes = self._stored([Posted(self.inbox.shard_of(each.home), each.callback, each.speech) for each in mail])
+        failures: dict[int, Exception] = {}
         due = False
-        for letter, outcome in zip(load, outcomes, strict=True):
-            letter.failure = outcome if isinstance(outcome, Exception) else None
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, Exception):
+                failures[place] = outcome
             due = due or outcome is True
-        if self.spool is not None:
+        if failures and self.spool is not None:
             # speech that Redis has no room for would only be in the way of what the spool is for
-            self._spooled(
-                [each for each in load if each.failure and not (each.speech and isinstance(each.failure, Full))]
-            )
+            left = [place for place, why in failures.items() if not (mail[place].speech and isinstance(why, Full))]
+            for place, is_taken in zip(left, self._spooled([mail[place] for place in left]), strict=True):
+                if is_taken:
+                    del failures[place]
+        last = 0
+        for letter in load:
+            first, last = last, last + len(letter.mail)
+            letter.failure = next((failures[place] for place in range(first, last) if place in failures), None)
         return due
 
     def _stored(self, mail: Sequence[Posted]) -> Sequence[bool | Exception]:
@@ -166,23 +181,21 @@ class Intake:
             return [error] * len(mail)
         return outcomes
 
-    def _spooled(self, letters: Sequence[Letter]) -> None:
-        """Write these to the spool instead, as far as that is possible."""
-        if not letters or self.spool is None:
-            return
+    def _spooled(self, mail: Sequence[Spooled]) -> Sequence[bool]:
+        """Write these to the spool instead, as far as that is possible. Of each whether it is there."""
+        if not mail or self.spool is None:
+            return []
         try:
             failpoints.reach("before_spool")
-            taken = self.spool.write([Spooled(each.home, each.callback, each.speech) for each in letters])
+            taken = self.spool.write(mail)
             failpoints.reach("after_spool")
         except OSError as error:
             now = time.monotonic()
             if now - self._complained_at > SAID_EVERY:
                 self._complained_at = now
                 log.error("not spooled", error=error.strerror or type(error).__name__)
-            return
-        for letter, is_taken in zip(letters, taken, strict=True):
-            if is_taken:
-                letter.failure = None
+            return [False] * len(mail)
+        return taken
 
     def empty_spool(self) -> None:
         """Send what is in the spool, as far as Redis takes it."""
@@ -211,3 +224,13 @@ class Intake:
             self.nudge()
         except RedisError as error:
             log.warning("nobody woken; the sweep will find it", error=type(error).__name__)
+
+
+def _within(most: int, queue: Sequence[Letter]) -> int:
+    """How many of the first letters hold this many callbacks together; one at least, if there is one."""
+    count = 0
+    for place, letter in enumerate(queue):
+        count += len(letter.mail)
+        if count >= most:
+            return place + 1
+    return len(queue)

@@ -13,15 +13,15 @@ from typing import Any, get_args
 import msgspec
 from flask import Blueprint, Response
 
-from app.conference import Counts, Coverage, Header, Participant, Stay, encode
-from app.events import Action, Recording, Source, Status
+from app.conference import Counts, Coverage, Header, Participant, Stay, Want, encode
+from app.events import Action, Alert, Recording, Source, Status
 from app.timeline import Lane, Mark, Span, Timeline
 from app.web.access import COOKIE
 from app.web.answers import json_bytes
 
 Schema = dict[str, Any]
 
-ENCODED = (Header, Participant, Stay, Counts, Coverage, Recording, Action, Timeline, Lane, Span, Mark)
+ENCODED = (Header, Participant, Stay, Counts, Coverage, Want, Alert, Recording, Action, Timeline, Lane, Span, Mark)
 """What answers are encoded from."""
 
 INTEGER: Schema = {"type": "integer", "minimum": 0}
@@ -208,6 +208,7 @@ SCHEMAS: dict[str, Schema] = {
                 },
                 description="Our own requests to Twilio's REST API by what became of them, and looks by their reason.",
             ),
+            "gaps": _object({"missing": INTEGER, "looks": INTEGER, "fruitful": INTEGER}),
             "shards": _list(_object({"waiting": INTEGER, "leased": {"type": "boolean"}})),
             "dead_letters": _list(_ref("DeadLetter")),
         },
@@ -382,6 +383,13 @@ PATHS: dict[str, Schema] = {
             },
             (503,),
             key=False,
+        )
+    },
+    "/metrics": {
+        "get": _operation(
+            "How the service stands, for Prometheus",
+            {200: _answer("Metrics in its text format.", TEXT, "text/plain")},
+            (400, 401, 503),
         )
     },
     "/openapi.json": {

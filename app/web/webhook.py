@@ -1,5 +1,9 @@
 """Every Twilio callback comes in here: believe it or not, write it down as it came, nudge, 204.
 
+It comes by itself, as a form. Or, on a second road, it comes wrapped: many at once in a request of Event Streams, or
+one that has failed in what the Debugger tells of it. A request that was believed is not refused for what it holds,
+for Twilio would never send it again: what cannot be read is written down too, and set aside when it is folded.
+
 A WSGI application of its own, ahead of Flask's: there is one address, and nothing of what Flask does for a request is
 needed here. Dispatching would cost more than checking a signature does.
 """
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from flask import Response
+from msgspec.structs import replace
 from redis import RedisError
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
@@ -21,8 +26,11 @@ from app.admission import Admission
 from app.events import Callback, Media
 from app.store.connect import WrongLayout
 from app.store.inbox import Full
+from app.store.spool import Spooled
+from app.twilio.callbacks import Unusable, address
 from app.twilio.sids import is_sid
 from app.twilio.signature import Key, Malformed, form_fields, signed_urls, verify, verify_json
+from app.twilio.streams import TooMany, split
 from app.web.answers import failure, guarded, target, with_headers
 from app.web.intake import Intake
 from app.web.refusals import Refusals
@@ -33,11 +41,18 @@ if TYPE_CHECKING:
 PATH = "/webhooks/twilio"
 ADDRESSES = (PATH, f"{PATH}/")
 LARGEST_BODY = 64 * 1024
-"""Bytes. Twilio's status callbacks are well under 2 KiB."""
+"""Bytes of a form. Twilio's status callbacks are well under 2 KiB."""
+LARGEST_JSON = 1024 * 1024
+"""Bytes of JSON. An event of Event Streams has about 2 KiB, and a request holds many."""
 LONGEST_TOKEN = 128
 SPEECH = (b"participant-speech-start", b"participant-speech-stop")
 """Most of what Twilio sends where it is subscribed to, and the least of what is missed."""
-MEDIA: Mapping[str, Media] = {"application/x-www-form-urlencoded": "form", "application/json": "json"}
+MEDIA: Mapping[str, Media] = {
+    "application/x-www-form-urlencoded": "form",
+    "application/json": "json",
+    "application/cloudevents+json": "json",
+    "application/cloudevents-batch+json": "json",
+}
 
 log = structlog.get_logger("offhook.webhook")
 
@@ -54,7 +69,7 @@ class Webhook:
     ) -> None:
         self.intake = intake
         self.keys = keys
-        self.every_key = tuple({key.name: key for account in keys.values() for key in account}.values())
+        self.every_key = tuple(dict.fromkeys(key for account in keys.values() for key in account))
         self.public_url = public_url
         self.refusals = refusals
         self.admission: Admission | None = None
@@ -94,18 +109,18 @@ class Webhook:
         sent = target(environ)
         query = sent.partition("?")[2].encode("latin-1")
         posted = method == "POST"
+        media = MEDIA.get(environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()) if posted else "form"
         try:
-            body = _body(environ) if posted else query
+            body = _body(environ, LARGEST_JSON if media == "json" else LARGEST_BODY) if posted else query
         except RequestEntityTooLarge:
             self.refusals.note("too large")
             raise
         except Exception:  # each server has errors of its own for a body that is cut off, or not chunked as it says
             self.refusals.note("malformed")
             return failure(400, "The body is cut off, or its chunks are malformed.")
-        if self.admission is not None and self.admission.refuses(body):
+        if self.admission is not None and self.admission.refuses(body if media == "form" else b""):
             self.refusals.note("too many at once")
             return failure(503, "Not stored: more callbacks come than can be taken in.")
-        media = MEDIA.get(environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()) if posted else "form"
         if media is None:
             self.refusals.note("media type")
             return failure(415, "Send application/x-www-form-urlencoded, as Twilio does, or application/json.")
@@ -133,7 +148,47 @@ class Webhook:
             token=environ.get("HTTP_I_TWILIO_IDEMPOTENCY_TOKEN", "")[:LONGEST_TOKEN],
             query=query.decode("latin-1") if posted else "",
         )
-        return self._stored(_home(first, account), callback, first.get(b"StatusCallbackEvent") in SPEECH)
+        if media == "json":
+            return self._stored_each(callback, key)
+        if b"Payload" in first:
+            return self._stored(self._addressed([callback], key))
+        return self._stored([Spooled(_home(first, account), callback, first.get(b"StatusCallbackEvent") in SPEECH)])
+
+    def _stored_each(self, callback: Callback, key: Key) -> Response | None:
+        """As `_stored`, of all the events that are in a request of Event Streams."""
+        try:
+            bodies = split(callback.body)
+        except TooMany as error:
+            self.refusals.note("too large")
+            return failure(413, f"Not stored: {error}.")
+        except Malformed as error:
+            self.refusals.note("malformed")
+            return failure(400, f"The body is {error}.")
+        if self.admission is not None:
+            self.admission.brought(len(bodies) - 1)
+        return self._stored(self._addressed([replace(callback, body=body) for body in bodies], key))
+
+    def _addressed(self, callbacks: Sequence[Callback], key: Key) -> list[Spooled]:
+        """Where callbacks that came wrapped belong; the others are counted, and left out.
+
+        Whoever has a key tells only of accounts whose callbacks that key may sign. Speech gives way only if it comes by
+        itself: for what else there is in a request the whole would come again.
+        """
+        mail = []
+        for callback in callbacks:
+            try:
+                to = address(callback)
+            except Unusable:  # the fold will say why, and keep it
+                mail.append(Spooled("", callback))
+                continue
+            if to is None:
+                self.refusals.note("not about a conference")
+            elif to.account_sid and key not in self.keys.get(to.account_sid, ()):
+                said = to.account_sid if is_sid("AC", to.account_sid) else "no sid"
+                self.refusals.note("another account", account=said, key=key.name)
+            else:
+                mail.append(Spooled(to.sid, callback, to.event.encode() in SPEECH and len(callbacks) == 1))
+        return mail
 
     def _bases(self, environ: WSGIEnvironment) -> list[str]:
         """What Twilio was given. Unless that is configured, any proxy may have taken the TLS off: both are tried."""
@@ -142,12 +197,14 @@ class Webhook:
         host = environ.get("HTTP_HOST", "")
         return [f"https://{host}", f"http://{host}"]
 
-    def _stored(self, home: str, callback: Callback, speech: bool) -> Response | None:
-        """2xx means stored: nothing answers 204 before Redis has, or the spool."""
+    def _stored(self, mail: Sequence[Spooled]) -> Response | None:
+        """2xx means stored: nothing answers 204 before Redis has all of it, or the spool."""
+        if not mail:
+            return None
         try:
-            self.intake.store(home, callback, speech=speech)
+            self.intake.store_all(mail)
         except Full:
-            if speech:  # nothing but a callback tells of it
+            if mail[0].speech:  # nothing but a callback tells of it
                 self.refusals.note("speech, for want of room")
             else:
                 self.refusals.note_lost("no room")
@@ -173,13 +230,13 @@ def _without_credentials(base: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-def _body(environ: WSGIEnvironment) -> bytes:
+def _body(environ: WSGIEnvironment, largest: int) -> bytes:
     """The body of a POST. Raises RequestEntityTooLarge, or whatever the server has for one that is cut off."""
     said = environ.get("CONTENT_LENGTH", "")
     body: bytes
-    if not (said.isascii() and said.isdecimal() and int(said) <= LARGEST_BODY):
-        body = get_input_stream(environ, max_content_length=LARGEST_BODY + 1).read()  # it cuts off, and says nothing
-        if len(body) > LARGEST_BODY:
+    if not (said.isascii() and said.isdecimal() and int(said) <= largest):
+        body = get_input_stream(environ, max_content_length=largest + 1).read()  # it cuts off, and says nothing
+        if len(body) > largest:
             raise RequestEntityTooLarge
         return body
     body = environ["wsgi.input"].read(int(said))  # as nearly always, and a tenth of the work

@@ -51,6 +51,10 @@ SHOTS = (
     Shot("conference-320", "/conferences/{desk}", TIMELINE, width=320, height=1400, kept=False),
     Shot("class", "/conferences/{class}", TIMELINE, height=1400, kept=False),
     Shot("incident", "/conferences/{bridge}", TIMELINE, height=1000, kept=False),
+    Shot("healed", "/conferences/{healed}", TIMELINE, height=990),
+    Shot("healed-dark", "/conferences/{healed}", TIMELINE, height=1180, scheme="dark", kept=False),
+    Shot("healed-320", "/conferences/{healed}", TIMELINE, width=320, height=1800, kept=False),
+    Shot("alarmed", "/conferences/{waiting}", TIMELINE, height=900, kept=False),
     Shot("ended", "/conferences/{ended}", TIMELINE, height=1000, kept=False),
     Shot("lost", "/", lost=True, kept=False),
     Shot("phone-320", "/", width=320, height=700, kept=False),
@@ -70,9 +74,14 @@ def tell(stage: Stage) -> dict[str, str]:
         "coached": _coached_call(stage),
         "desk": _support_desk(stage),
         "waiting": _waiting_caller(stage),
+        "healed": _healed_consultation(stage),
     }
     for name, ago, *people in GOING_ON:
-        _plain_call(stage, name, ago, people)
+        room = _plain_call(stage, name, ago, people)
+        if name == "Support desk 1":
+            stage.alarm(room, "hold", "Has been on hold for longer than two minutes.", room.legs[0], ago=151)
+    waiting = rooms["waiting"]
+    stage.alarm(waiting, "alone", "Nobody else has come.", waiting.legs[0], severity="critical", ago=38)
     for number, (name, ago, *people) in enumerate(OVER):
         room = _plain_call(stage, name, ago, people)
         room.wait(180 + 271 * number)
@@ -241,6 +250,31 @@ def _incident_bridge(stage: Stage) -> Room:
     room.change(commander, Hold=True)
     room.wait_until(26)
     room.speak(network)
+    return room
+
+
+def _healed_consultation(stage: Stage) -> Room:
+    """Some callbacks never came; a look at Twilio has shown since who is there."""
+    room = stage.open_room("Consultation, Dr Roos", ago=1190)
+    doctor = room.join("Dr Roos", EndConferenceOnExit=True)
+    room.wait(11)
+    room.speak(doctor, 74)
+    patient = room.join("Patient", dialled="+15550150")
+    with stage.losing():
+        interpreter = room.join("Interpreter", dialled="+15550151")
+        room.change(patient, Muted=True)
+    room.speak(doctor, 130)
+    room.wait_until(140)
+    room.speak(interpreter, 35)
+    room.speak(doctor)
+    stage.heal(
+        room,
+        {
+            patient.call_sid: {"muted": True, "facts": {"muted": "reconciled", "muted_seconds": "partial"}},
+            interpreter.call_sid: {"facts": {"joined_at": "reconciled", "stays": "reconciled"}},
+        },
+        ago=95,
+    )
     return room
 
 

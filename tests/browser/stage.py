@@ -24,7 +24,7 @@ from app.simulator.exchange import Exchange
 from app.simulator.rooms import Leg, any_starts, stamp
 from app.simulator.sender import Sender
 from app.simulator.stories import PLACES
-from app.store import embedded
+from app.store import embedded, keys
 from app.store.connect import connect
 from tests.cast import ACCOUNT, TOKEN
 from tests.system.house import House, awaited, free_port
@@ -124,6 +124,60 @@ class Stage:
             for key in redis.scan_iter("offhook:*:pending"):
                 redis.zadd(key, dict.fromkeys(redis.zrange(key, 0, -1), 0))
 
+    def dress(self, room: Room, people: Mapping[str, Mapping[str, Any]] | None = None, **header: Any) -> None:
+        """Show a room as other than its callbacks have told, until its next one: with these fields of its header, and
+        of people by call sid. A mapping replaces fields of what is there.
+
+        It is written and told as a commit does it, so that a page sees what it would see of a look at Twilio or of an
+        alert, whatever it takes to come to that.
+        """
+        self.settle()
+        with connect(embedded.url(self.house.folder / "data"), patience=5.0) as redis:
+            layout: Any = redis.get(keys.LAYOUT)
+            shard = keys.shard_of(room.sid, int(layout.split()[0]))
+            name, changes = keys.conference(shard, room.sid), keys.changes(shard)
+            known: Any = redis.hgetall(name)
+            head = _merged(json.loads(known[b"header"]), header)
+            head["revision"] += 1
+            changed = {sid: _merged(json.loads(known[sid.encode()]), told) for sid, told in (people or {}).items()}
+            message = json.dumps(
+                {
+                    "conference_sid": room.sid,
+                    "account_sid": head["account_sid"],
+                    "epoch": (redis.get(keys.epoch(shard)) or b"").decode(),
+                    "revision": head["revision"],
+                    "events": [],
+                    "conference": head,
+                    "participants": list(changed.values()),
+                }
+            )
+            redis.hset(name, mapping={each: json.dumps(told) for each, told in {"header": head, **changed}.items()})
+            place = {"c": room.sid, "a": head["account_sid"], "r": head["revision"], "m": message}
+            redis.xadd(changes, place)
+            for each in (keys.ALL_CONFERENCES, keys.conference_channel(room.sid)):
+                redis.publish(each, message)
+
+    def heal(self, room: Room, people: Mapping[str, Mapping[str, Any]] | None = None, *, ago: float = 0.0) -> None:
+        """Show a room as a look at Twilio so many seconds ago has left it: all that was missing until now is seen."""
+        self.settle()
+        heard = self.house.get(f"/api/conferences/{room.sid}")["coverage"]["sequences"]
+        looked = {
+            "from_start": heard[0][0] <= 1,
+            "snapshots": 1,
+            "snapshot_at": _before_now(ago),
+            "snapshot_sequence": heard[-1][1],
+        }
+        self.dress(room, people, coverage=looked, asked_at=_before_now(ago), want=None)
+
+    def alarm(
+        self, room: Room, kind: str, text: str, leg: Leg | None = None, *, severity: str = "warning", ago: float = 0.0
+    ) -> None:
+        """Have one more alert stand in a room for so many seconds, about somebody or about all of it."""
+        self.settle()
+        alert = {"rule": f"{kind} too long", "kind": kind, "severity": severity, "text": text, "cleared": False}
+        alert |= {"subject": leg.call_sid if leg else "", "since": _before_now(ago), "at": _before_now(ago)}
+        self.dress(room, alerts=[*self.house.get(f"/api/conferences/{room.sid}").get("alerts", ()), alert])
+
     def end_all(self) -> None:
         """End every conference, as by the API."""
         self.exchange.end_all()
@@ -144,6 +198,19 @@ class Stage:
             if status != 204:
                 self._not_stored.append(status)
             self._letters.task_done()
+
+
+def _before_now(seconds: float) -> str:
+    moment = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=seconds)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _merged(document: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with these fields, and with those of the mappings in it."""
+    parts = {
+        name: document[name] | part for name, part in fields.items() if isinstance(part, Mapping) and document[name]
+    }
+    return document | fields | parts
 
 
 WAITING: Any = {"callbacks": {"waiting": None}}
@@ -168,7 +235,7 @@ class Room:
         self.name = name
         self.clock = clock
         self._stage = stage
-        self._legs: list[Leg] = []
+        self.legs: list[Leg] = []
         self._started = False
         self._recording: dict[str, str] = {}
 
@@ -190,9 +257,9 @@ class Room:
         if dialled:
             for number, status in enumerate(("initiated", "ringing", "in-progress")):
                 self._progress(leg, dialled, status, number)
-        self._legs.append(leg)
+        self.legs.append(leg)
         self._tell("participant-join", leg)
-        if not self._started and any_starts(self._legs):
+        if not self._started and any_starts(self.legs):
             self._started = True
             self._tell("conference-start")
         return leg
@@ -217,7 +284,7 @@ class Room:
 
     def leave(self, leg: Leg, reason: str = "participant_hung_up") -> None:
         """Somebody goes."""
-        self._legs.remove(leg)
+        self.legs.remove(leg)
         self._tell("participant-leave", leg, ParticipantCallStatus="completed", ReasonParticipantLeft=reason)
 
     def announce(self, url: str = "https://example.com/announcements/welcome.xml") -> None:
@@ -240,7 +307,7 @@ class Room:
 
     def end(self) -> None:
         """The conference is ended as by the API, with whoever is still in it."""
-        for leg in list(self._legs):
+        for leg in list(self.legs):
             self.leave(leg, "conference_ended_via_api")
         self._tell("conference-end", ReasonConferenceEnded="conference-ended-via-api")
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from playwright.sync_api import Page, expect
 
 from app.simulator.rooms import stamp
-from tests.browser.stage import Stage
+from tests.browser.stage import Room, Stage
 from tests.browser.views import cards, is_live, part, sideways
 
 STRINGS = {
@@ -96,6 +96,7 @@ def _happen(stage: Stage, text: str) -> str:
             "SequenceNumber": "0",
         },
     )
+    stage.alarm(Room(stage, sid, text, datetime.now(UTC)), text, text)
     return sid
 
 

@@ -54,7 +54,8 @@ def _everything(stage: Stage) -> Room:
     over.join("Viktor")
     over.wait(600)
     over.end()
-    stage.open_room("Waiting room", ago=40).join("Caller", StartConferenceOnEnter=False)
+    waiting = stage.open_room("Waiting room", ago=40)
+    caller = waiting.join("Caller", StartConferenceOnEnter=False)
     room = stage.open_room("Support desk 4 with a name that goes on for longer than one would wish", ago=500)
     anna, ben, cleo, dora = (room.join(name) for name in ("Anna", "Ben", "Cleo", "Dora Featherstonehaugh-Cholmondeley"))
     room.join("Emre", dialled="+15550117")
@@ -68,6 +69,11 @@ def _everything(stage: Stage) -> Room:
     room.leave(room.join("Farah"))
     room.announce()
     room.speak(anna)
+    stage.heal(waiting, {caller.call_sid: {"muted": None, "facts": {"hold": "reconciled", "hold_seconds": "partial"}}})
+    for severity in ("critical", "warning", "info"):
+        stage.alarm(room, severity, "Something goes on for longer than somebody has thought it should.", ben)
+    stage.alarm(room, "hold", "And one that nobody sees at first.", severity=severity)
+    stage.alarm(room, "hold again", "And another.", severity=severity)
     return room
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.conference import Conference, document, encode
-from app.events import Action, Answer, Call, Ending, Event, Leg, Recording
+from app.events import Action, Answer, Call, Ending, Event, Leg, Recording, Seen, Snapshot
 from app.fold import Advance, Missing, advance, concerns_everyone, fold, may_have_heard
 from app.replay import REMEMBERED, Track, by_call, followed, replayed
 
@@ -190,8 +190,48 @@ about_a_request = st.builds(
         ),
     ),
 )
+sightings = st.builds(
+    Seen,
+    call_sid=calls,
+    status=st.sampled_from([None, "queued", "connecting", "ringing", "connected", "connected", "complete", "failed"]),
+    label=st.sampled_from([None, "anna", "guest"]),
+    muted=flags,
+    hold=flags,
+    coaching=flags,
+    call_sid_to_coach=st.one_of(st.none(), calls),
+    end_conference_on_exit=flags,
+    created_at=times,
+    updated_at=times,
+)
+about_a_look = st.builds(
+    lambda snapshot, name: {
+        "source": "snapshot",
+        "type": "snapshot",
+        "friendly_name": name,
+        "snapshot": snapshot,
+    },
+    st.builds(
+        Snapshot,
+        taken_at=st.integers(0, 30).map(lambda s: NOON + timedelta(seconds=s / 2)),
+        after=st.integers(0, 12),
+        missing=st.booleans(),
+        status=st.sampled_from([None, "init", "in-progress", "in-progress", "in-progress", "completed"]),
+        region=st.sampled_from([None, "us1", "ie1"]),
+        created_at=times,
+        updated_at=times,
+        reason_conference_ended=st.sampled_from([None, "last-participant-left"]),
+        participants=st.one_of(
+            st.none(), st.lists(sightings, max_size=3, unique_by=lambda each: each.call_sid).map(tuple)
+        ),
+    ),
+    st.sampled_from([None, "Stand-up"]),
+)
+about_anything = st.one_of(
+    *(about_a_leg, about_a_leg, about_a_leg, about_a_leg, about_the_room, about_a_call, about_a_recording),
+    *(about_a_request, about_a_look),
+)
 tellings = st.lists(
-    st.one_of(about_a_leg, about_a_leg, about_a_leg, about_the_room, about_a_call, about_a_recording, about_a_request),
+    about_anything,
     min_size=1,
     max_size=14,
 ).map(lambda said: [Event(id=f"{n:02}", account_sid=ACCOUNT, conference_sid=ROOM, **e) for n, e in enumerate(said)])

@@ -64,7 +64,7 @@ def check_agreement(events: list[Event]) -> None:
         assert [(s.from_, s.until, s.inferred) for s in spans(drawn, one.call_sid, "here")] == [
             (stay.joined_at, stay.left_at and max(stay.left_at, stay.joined_at or stay.left_at), not_told)
             for stay in here
-            for not_told in [stay.inferred or stay.joined_at is None]
+            for not_told in [stay.inferred or stay.reconciled or stay.joined_at is None]
         ]
         coaching = [s for s in spans(drawn, one.call_sid, "coaching") if s.until is None]
         assert not coaching or (one.present and one.coaching)

@@ -1,4 +1,4 @@
-"""What is due is found among all that is pending, belongs to one worker at a time, and is never lost on the way."""
+"""What is due is found, belongs to one worker at a time, and is never lost on the way."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ HOLE = Due(SIDS[0], "hole", NOW - 5)
 def wanted(redis: Redis, *dues: Due) -> None:
     """As a commit would write it down."""
     for due in dues:
-        redis.zadd(keys.pending(keys.shard_of(due.sid, SHARDS)), {due.member: due.at})
+        redis.zadd(keys.looks(keys.shard_of(due.sid, SHARDS)), {due.member: due.at})
 
 
 def pending(redis: Redis) -> dict[str, int]:
-    """Everything that is pending, with its time."""
+    """All looks that are to be had, with their time."""
     found: dict[str, int] = {}
     for shard in range(SHARDS):
-        some: list[tuple[bytes, float]] = redis.zrange(keys.pending(shard), 0, -1, withscores=True)
+        some: list[tuple[bytes, float]] = redis.zrange(keys.looks(shard), 0, -1, withscores=True)
         found |= {member.decode(): int(score) for member, score in some}
     return found
 
@@ -35,15 +35,9 @@ def looks(redis: Redis) -> Looks:
     return Looks(redis, SHARDS)
 
 
-def test_of_all_that_is_pending_the_looks_that_are_due_are_found_the_oldest_first(redis: Redis, looks: Looks) -> None:
+def test_what_is_due_is_found_the_oldest_first(redis: Redis, looks: Looks) -> None:
     dues = [Due(sid, "silent", NOW - number) for number, sid in enumerate(SIDS)]
     wanted(redis, *dues, Due(SIDS[0], "empty", NOW + 1))
-    for sid in SIDS:
-        redis.zadd(
-            keys.pending(keys.shard_of(sid, SHARDS)),
-            {f"{sid} 0123456789abcdef": 1, f"{sid} alert alone {sid}": 2}
-            | {f"{sid} {number:016x}": 3 for number in range(250)},
-        )
     assert looks.due(NOW, 50) == dues[::-1]
     assert len(looks.due(NOW, 1)) == len({keys.shard_of(sid, SHARDS) for sid in SIDS})
     assert looks.due(NOW - 100, 50) == []
@@ -66,13 +60,13 @@ def test_one_worker_has_a_look_until_it_gives_it_back(redis: Redis, looks: Looks
 def test_a_success_puts_off_what_the_fold_wanted_and_takes_away_what_was_asked(redis: Redis, looks: Looks) -> None:
     asked, silent = HOLE._replace(reason="operator"), HOLE._replace(reason="silent", at=NOW + 99)
     wanted(redis, HOLE, asked, silent)
-    looks.settle([asked, HOLE], NOW + 600_000)
+    looks.settle([asked, HOLE], NOW, NOW + 600_000)
     assert pending(redis) == {HOLE.member: NOW + 600_000, silent.member: NOW + 99}
     assert redis.hgetall(keys.REST) == {b"snapshot:operator": b"1"}
 
 
 def test_what_a_commit_has_taken_away_does_not_come_back(redis: Redis, looks: Looks) -> None:
-    looks.settle([HOLE], NOW + 600_000)
+    looks.settle([HOLE], NOW, NOW + 600_000)
     looks.failed([HOLE], NOW)
     looks.put_off({HOLE: NOW + 5})
     assert pending(redis) == {}
@@ -80,7 +74,7 @@ def test_what_a_commit_has_taken_away_does_not_come_back(redis: Redis, looks: Lo
 
 def test_what_another_worker_has_come_to_is_not_put_off_again(redis: Redis, looks: Looks) -> None:
     wanted(redis, HOLE)
-    looks.settle([HOLE], NOW + 600_000)
+    looks.settle([HOLE], NOW, NOW + 600_000)
     looks.put_off({HOLE: NOW + 5})
     assert pending(redis) == {HOLE.member: NOW + 600_000}
 
@@ -90,7 +84,7 @@ def test_each_failure_in_a_row_puts_a_look_off_twice_as_long_and_never_away(redi
     waits = [looks.failed([HOLE], NOW) for _ in range(12)]
     assert waits == [min(LONGEST, FIRST * 2**tries) for tries in range(12)]
     assert pending(redis) == {HOLE.member: NOW + LONGEST}
-    looks.settle([HOLE], NOW)
+    looks.settle([HOLE], NOW, NOW)
     assert looks.failed([HOLE], NOW) == FIRST
 
 
@@ -100,10 +94,10 @@ def test_who_asks_gets_it_no_later_than_it_was_due(redis: Redis, looks: Looks) -
     looks.ask([SIDS[0]], "operator", NOW + 5, by="desk")
     looks.ask([SIDS[1]], "outage", NOW)
     looks.ask([SIDS[1]], "outage", NOW + 7)
-    assert pending(redis) == {f"{SIDS[0]} reconcile operator": NOW, f"{SIDS[1]} reconcile outage": NOW}
+    assert pending(redis) == {f"{SIDS[0]} operator": NOW, f"{SIDS[1]} outage": NOW}
     begun = looks.begin(SIDS[0])
     assert begun is not None
-    assert (begun.header, begun.asked_by) == (None, "desk")
+    assert (begun.header, begun.asked_by, begun.seen_at) == (None, "desk", None)
 
 
 def test_an_errand_has_one_worker(looks: Looks) -> None:

@@ -68,6 +68,13 @@ def test_what_is_written_is_sent_as_it_was_and_then_gone(folder: Path) -> None:
     assert (spool.waiting(), spool.bytes(), emptied(spool)) == (False, 0, [])
 
 
+def test_the_largest_event_of_a_sink_is_sent_as_it_was(folder: Path) -> None:
+    largest = Spooled("CF" + "0" * 32, Callback(body=b"x" * 2**20, media="json", received_at=1, key="main"))
+    spool = Spool(folder)
+    assert spool.write([largest, numbered(1)]) == [True, True]
+    assert emptied(spool) == [largest, numbered(1)]
+
+
 def test_only_the_owner_can_read_it(folder: Path) -> None:
     Spool(folder).write([numbered(1)])
     [file] = folder.iterdir()

@@ -57,7 +57,9 @@ def test_every_address_that_is_described_is_served_and_the_other_way_round(inbox
     served.add(webhook.PATH)  # ahead of Flask, which has no rule for it
     table = README[README.index("## Read\n") : README.index("<details>")]
     described = set(
-        re.findall(r"(/(?:api|conferences|webhooks|healthz|readyz|sign-in|session)[a-z/{}]*|(?<=\| `)/(?=`))", table)
+        re.findall(
+            r"(/(?:api|conferences|webhooks|healthz|readyz|metrics|sign-in|session)[a-z/{}]*|(?<=\| `)/(?=`))", table
+        )
     )
     described -= {"/api/", "/conferences"}
     assert {path for path in served if "static" not in path} - {"/openapi.json"} == described - {"/openapi.json"}

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from twilio.rest import Client
 
+from app.simulator.faults import Faults
 from tests.cast import ACCOUNT
 from tests.simulator.conftest import Request, Webhook, webhook  # noqa: F401 - a fixture
 from tests.system.house import House, awaited
@@ -82,6 +84,22 @@ def test_nothing_to_do_is_said() -> None:
     ended = subprocess.run(simulate("--conferences", "0"), env=ENVIRON, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert "--api" in ended.stderr
+
+
+def test_callbacks_are_lost_on_purpose_by_seed_and_counted(webhook: Webhook) -> None:  # noqa: F811
+    faults = ("--lose", "0.3", "--delay", "1", "--duplicate", "0.1", "--reorder", "0.1")
+    few = ("--url", f"{webhook.origin}/hook", "--conferences", "1", "--speed", "500", "--seconds", "1.5", "--seed", "3")
+    ended = subprocess.run(simulate(*few, *faults), env=ENVIRON, capture_output=True, text=True, timeout=60, check=True)
+    assert "--seed 3" in ended.stdout
+    assert int(re.findall(r"(\d+) lost on purpose", ended.stdout)[-1]) > 0
+    told = [request.parameters for request in webhook.requests if "StatusCallbackEvent" in request.parameters]
+    first = [one for one in told if one["ConferenceSid"] == told[0]["ConferenceSid"]]
+    passing = [one for one in first if one["StatusCallbackEvent"] != "conference-end"]  # a stop loses no end
+    numbers = [int(one["SequenceNumber"]) for one in passing]
+    assert numbers != sorted(numbers)
+    assert max(Counter(numbers).values()) > 1
+    assert len(set(numbers)) < max(numbers)
+    assert all(Faults(lose=0.3).fate(3, one) for one in passing)
 
 
 def variable(pid: int, name: str) -> str | None:

@@ -19,6 +19,7 @@ from app.store.connect import connect
 from app.store.feed import Feed
 from app.store.inbox import Inbox, Mail
 from app.store.snapshots import Snapshots
+from app.store.spool import Spool
 from app.twilio.signature import Key
 from app.upstream.api import Twilio
 from app.web import create_app
@@ -77,6 +78,7 @@ class Site:
     url_hosts: frozenset[str] | None = None
     reconciles: bool = True
     logins: Mapping[str, tuple[str, bytes]] = field(default_factory=lambda: LOGINS)
+    spool: Spool | None = None
     woken: int = 0
     """How often a drain was asked for."""
     inbox: Inbox = field(init=False)
@@ -101,6 +103,7 @@ class Site:
             reconciles=self.reconciles,
             list_status=self.list_status,
             url_hosts=self.url_hosts,
+            spool=self.spool,
         )
         self.http = self.app.test_client()
 

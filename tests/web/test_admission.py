@@ -75,6 +75,20 @@ def test_one_long_answer_is_not_being_behind(process: Callable[[], Admission], c
     assert not one.refuses(SPEECH)
 
 
+@pytest.mark.parametrize(("events", "calm"), [(1, True), (100, False)])
+def test_each_event_of_a_batch_counts_as_a_callback(
+    process: Callable[[], Admission], clock: Clock, events: int, calm: bool
+) -> None:
+    one = process()
+    for _ in range(4):
+        one.begin_turn()
+        assert not one.refuses(b"")
+        one.brought(events - 1)
+        clock[0] += 0.1
+        one.end_turn()
+    assert one.calm is calm
+
+
 def test_readers_who_keep_it_busy_are_no_reason_to_turn_callbacks_away(
     process: Callable[[], Admission], clock: Clock
 ) -> None:

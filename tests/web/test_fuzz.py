@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections import Counter
+from hashlib import sha256
 from random import Random
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -19,6 +20,7 @@ from app.store.sessions import Sessions
 from app.twilio.callbacks import UNDERSTOOD, read
 from app.web import FANOUT
 from tests.cast import ACCOUNT, ANNA, BEN, ROOM, callback, said
+from tests.roads import alerted, streamed
 from tests.web.conftest import (
     CHILD,
     FORM,
@@ -185,6 +187,8 @@ class Maker:
             name.encode("utf-8", "replace").decode(): text.encode("utf-8", "replace").decode()
             for name, text in told.items()
         }
+        if rng.random() < 0.2:
+            return self.wrapped(told)
         body, headers = urlencode(told).encode(), self.headers()
         signed = "" if rng.random() < 0.1 else signature(OURS + PATH, told)
         if rng.random() < 0.1:
@@ -193,6 +197,27 @@ class Maker:
             return Sent(b"", headers | {"HTTP_X_TWILIO_SIGNATURE": signed}, f"{PATH}?{query}", "GET")
         media = FORM if rng.random() < 0.9 else rng.choice(MEDIA)
         return Sent(body, headers | {"HTTP_X_TWILIO_SIGNATURE": signed}, media=media, chunked=rng.random() < 0.1)
+
+    def wrapped(self, told: dict[str, str]) -> Sent:
+        """A callback in an event of Event Streams, or in an alert of the Debugger, one as odd as the other."""
+        rng = self.rng
+        odd: Any = [None, True, 1e300, -0.0, [], ["a", {}], {}, {"a": {"b": []}}, "\ud800", "\x00", self.word()]
+        said: Any = told | {rng.choice(sorted(UNDERSTOOD)): rng.choice(odd)} if rng.random() < 0.4 else told
+        said = rng.choice([said, said, said, urlencode(told), rng.choice(odd)])
+        if rng.random() < 0.4:
+            alert = alerted(said, **rng.choice([{}, {"resource_sid": rng.choice(SIDS)}, {"webhook": rng.choice(odd)}]))
+            if rng.random() < 0.2:
+                alert[rng.choice(sorted(alert))] = self.word().encode("utf-8", "replace").decode()
+            return Sent(urlencode(alert).encode(), {"HTTP_X_TWILIO_SIGNATURE": signature(OURS + PATH, alert)})
+        event: Any = streamed(said)
+        if rng.random() < 0.3:
+            event[rng.choice(sorted(event))] = rng.choice([*odd, json.dumps(event["data"]), {"conference_sid": ROOM}])
+        body = json.dumps(event).encode()
+        if rng.random() < 0.2:
+            at = rng.randrange(len(body))
+            body = body[:at] + rng.choice([b"", b"\xff", b"[" * 5000, b"NaN", b"9" * 5000, b'"']) + body[at:]
+        target = f"{PATH}?bodySHA256={sha256(body).hexdigest()}"
+        return Sent(body, {"HTTP_X_TWILIO_SIGNATURE": signature(OURS + target)}, target, media="application/json")
 
     def written(self, word: str) -> str:
         """A word of a path or query, escaped or not."""
@@ -282,10 +307,12 @@ def test_no_request_whatsoever_is_answered_with_an_error_of_ours_and_no_callback
             assert status >= 200, where
             check_answer(sent, status, headers, body, where)
             if sent.target.partition("?")[0] == PATH:
-                assert waiting(several) - before == (status == 204), where
-                if status == 204:
+                taken, wrapped = waiting(several) - before, sent.media != FORM or b"Payload=" in sent.body
+                assert taken == (status == 204) or (wrapped and status == 204), where
+                if taken:
                     told = sent.body if sent.method == "POST" else sent.target.partition("?")[2].encode()
-                    genuine.append(replace(callback({}), body=told))
+                    media = "json" if sent.media == "application/json" else "form"
+                    genuine.append(replace(callback({}), body=told, media=media))
             if number % 500 == 499 or number == CASES - 1:
                 several.fold()
                 mishaps = [line for line in lines if line["log_level"] in ("error", "critical")]

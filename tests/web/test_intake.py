@@ -273,6 +273,29 @@ def test_what_some_shards_take_is_not_spooled(tmp_path: Path) -> None:
     assert sorted(each.body for each in spooled(spool)) == sorted(each.body for each in expected)
 
 
+def test_of_many_that_one_request_brings_the_spool_takes_what_redis_does_not(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    inbox = Taking(lambda mail: [away() if posted.shard == 2 else False for posted in mail])
+    mail = [Spooled(HOMES[n], numbered(n)) for n in range(40)]
+    Intake(inbox, lambda: None, lambda: None, spool).store_all(mail)
+    expected = [each.callback for each in mail if inbox.shard_of(each.home) == 2]
+    assert 0 < len(expected) < 40
+    assert (len(inbox.loads), spooled(spool)) == (1, expected)
+
+
+def test_a_request_that_brings_many_fails_with_one_of_them_and_the_others_beside_it_do_not() -> None:
+    inbox = Slow(lambda mail: [Full("much waits") if posted.shard == 2 else False for posted in mail])
+    intake = Intake(inbox, lambda: None, lambda: None)
+    fine = [Spooled(home, numbered(1)) for home in HOMES if inbox.shard_of(home) != 2]
+    full = next(Spooled(home, numbered(1)) for home in HOMES if inbox.shard_of(home) == 2)
+    with ThreadPoolExecutor(4) as threads:
+        futures: list[Future[None]] = [threads.submit(intake.store_all, fine[:3])]
+        assert inbox.under_way.wait(10)
+        futures += [threads.submit(intake.store_all, mail) for mail in (fine[3:90], [*fine[:150], full], fine[90:99])]
+        inbox.go_on.set()
+        assert sorted(str(future.exception(10)) for future in futures) == ["None", "None", "None", "much waits"]
+
+
 def test_speech_that_there_is_no_room_for_is_refused_and_not_spooled(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     intake = Intake(Taking(lambda mail: [Full("much waits")] * len(mail)), lambda: None, lambda: None, spool)

@@ -78,6 +78,7 @@ TABLE: dict[str, dict[str, Allowed]] = {
     "/api/conferences/<sid>/timeline": {f"/api/conferences/{ROOM}/timeline": {"GET": ONE}},
     "/api/conferences/<sid>/reconcile": {f"/api/conferences/{ROOM}/reconcile": {"POST": LOOK}},
     "/api/stats": {"/api/stats": {"GET": LIST}},
+    "/metrics": {"/metrics": {"GET": LIST}},
     "/api/stream": {"/api/stream": {"GET": LIST}, f"/api/stream?conference={ROOM}": {"GET": ONE}},
     "/v1/Conferences": {"/v1/Conferences": {"GET": LIST}},
     "/v1/Conferences/<sid>": {f"/v1/Conferences/{ROOM}": {"GET": ONE}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from redis import Redis
 
 from app.__main__ import main
-from app.conference import Conference, Coverage
+from app.conference import Conference, Coverage, Reason, Want
 from app.events import Callback, Event
 from app.simulator.api import Double
 from app.simulator.exchange import Exchange
@@ -43,7 +43,7 @@ from tests.upstream.pretend import (
     participant,
     people,
 )
-from workers.reconcile import ANSWERED_FOR, LISTED_EVERY, Reconcile
+from workers.reconcile import COME_BACK, FOLDED_WITHIN, LISTED_EVERY, Reconcile
 
 OTHER = "AC" + "9" * 32
 LIST = f"/2010-04-01/Accounts/{ACCOUNT}/Conferences.json"
@@ -89,23 +89,37 @@ def asked(reconcile: Reconcile) -> list[str]:
 
 
 def known(reconcile: Reconcile, *rooms: Conference) -> None:
-    """Have these conferences, and nothing in their inboxes."""
+    """Have these conferences, nothing in their inboxes, and no look due: tests say when."""
     write(reconcile.inbox, reconcile.snapshots, *rooms)
+    for header in (each.header for each in rooms):
+        if header.want:
+            reconcile.looks.redis.zrem(
+                keys.looks(keys.shard_of(header.sid, SHARDS)), keys.look(header.sid, header.want.reason)
+            )
     reconcile.inbox.redis.delete(*(keys.woken(shard) for shard in range(SHARDS)))
 
 
-def stand_up(**more: Any) -> Conference:
+HOLE = Want(reason="hole", since=NOON - timedelta(minutes=9), due_at=NOON - timedelta(minutes=9))
+
+
+def wanting(number: int, reason: Reason = "hole", **more: Any) -> Conference:
+    """A conference of that number, at which a look is wanted."""
+    told = room(number, NOON, **more)
+    return Conference(replace(told.header, want=replace(HOLE, reason=reason)), told.participants)
+
+
+def stand_up(reason: Reason = "hole", **more: Any) -> Conference:
     """A conference of which number 3 was not heard."""
-    told = room(1, NOON)
+    told = wanting(1, reason)
     coverage = Coverage(sequences=((1, 2), (4, 6)), holes=((3, 3),), missing=1, from_start=True)
     return Conference(replace(told.header, sid=ROOM, coverage=coverage, **more), told.participants)
 
 
 def want(reconcile: Reconcile, reason: str = "hole", sid: str = ROOM, ago: float = 0) -> str:
     """Have a look due, as a commit would. Returns how it is written down."""
-    member = f"{sid} reconcile {reason}"
+    member = f"{sid} {reason}"
     due = int((reconcile.clock() - ago) * 1000)
-    reconcile.looks.redis.zadd(keys.pending(keys.shard_of(sid, SHARDS)), {member: due})
+    reconcile.looks.redis.zadd(keys.looks(keys.shard_of(sid, SHARDS)), {member: due})
     return member
 
 
@@ -154,10 +168,10 @@ def test_a_look_is_two_requests_and_one_record_and_is_not_had_again_before_it_is
     assert (shown.status, shown.reason, shown.after, shown.missing) == ("in-progress", "hole", 6, True)
     assert shown.taken_at == datetime.fromtimestamp(clock.now, UTC).replace(microsecond=0) - (at(1) - NOON)
     assert [each.call_sid for each in shown.participants or ()] == ["CA" + ROOM[2:]]
-    assert pending(redis) == {member: clock.ms + ANSWERED_FOR}
+    assert pending(redis) == {member: clock.ms + COME_BACK}
     assert nudges == ["drain"]
-    assert later(reconcile, ANSWERED_FOR / 1000 - 60) == []
-    assert reconcile.budget.counts() == {"requests": {"ok": 2}, "looks": {"hole": 1}}
+    assert later(reconcile, FOLDED_WITHIN / 1000 - 60) == []
+    assert reconcile.snapshots.rest_counts() == {"ok": 2, "snapshot:hole": 1}
 
 
 def test_a_look_was_taken_before_the_first_of_its_answers_was_made(worker: Worker, clock: Clock) -> None:
@@ -192,7 +206,7 @@ def test_twilios_rest_api_is_looked_at_over_http(redis: Redis, worker: Worker, c
 
 def test_of_what_has_ended_the_participants_are_not_asked_for(worker: Worker, clock: Clock) -> None:
     reconcile = worker(lambda *_: answer(conference(ROOM, status="completed")))
-    known(reconcile, stand_up())
+    known(reconcile, stand_up("empty"))
     want(reconcile, "empty")
     reconcile.round()
     shown = seen(reconcile).snapshot
@@ -210,12 +224,12 @@ def test_what_twilio_does_not_know_any_more_is_seen_too(worker: Worker) -> None:
     shown = seen(reconcile).snapshot
     assert shown is not None
     assert (shown.status, shown.participants) == (None, None)
-    assert reconcile.budget.counts()["requests"] == {"not_found": 1}
+    assert reconcile.snapshots.rest_counts() == {"not_found": 1, "snapshot:hole": 1}
 
 
 def test_a_conference_that_has_ended_is_only_looked_at_for_an_operator(redis: Redis, worker: Worker) -> None:
     reconcile = worker()
-    known(reconcile, stand_up(status="completed"))
+    known(reconcile, stand_up("silent", status="completed"))
     want(reconcile, "silent")
     reconcile.round()
     assert (asked(reconcile), pending(redis)) == ([], {})
@@ -230,14 +244,38 @@ def test_a_conference_that_has_ended_is_only_looked_at_for_an_operator(redis: Re
     assert shown.reason == "operator"
 
 
-def test_other_things_that_are_pending_and_unknown_conferences_are_left_alone(redis: Redis, worker: Worker) -> None:
+def test_a_look_at_an_unknown_conference_is_none(redis: Redis, worker: Worker) -> None:
+    reconcile = worker()
+    want(reconcile)
+    reconcile.round()
+    assert (asked(reconcile), pending(redis)) == ([], {})
+
+
+def test_what_the_fold_does_not_want_any_more_or_not_yet_is_not_had(redis: Redis, worker: Worker, clock: Clock) -> None:
+    reconcile = worker()
+    soon = replace(HOLE, reason="silent", due_at=at(90))
+    known(reconcile, stand_up(want=soon), room(2, NOON))
+    want(reconcile, sid=f"CF{2:032x}")
+    want(reconcile)
+    member = want(reconcile, "silent")
+    reconcile.round()
+    assert (asked(reconcile), pending(redis)) == ([], {member: clock.ms + 90_000})
+    assert later(reconcile, 91) == [CONFERENCE, PARTICIPANTS]
+
+
+def test_once_a_look_is_folded_the_fold_may_want_the_next_and_never_waits_in_vain(
+    redis: Redis, worker: Worker, clock: Clock
+) -> None:
     reconcile = worker()
     known(reconcile, stand_up())
-    others = {f"{ROOM} 0123456789abcdef": 1, f"{ROOM} alert alone {ANNA}": 2}
-    redis.zadd(keys.pending(keys.shard_of(ROOM, SHARDS)), others)
-    want(reconcile, sid=ROOM[:-1] + "0")
-    reconcile.round()
-    assert (asked(reconcile), pending(redis)) == ([], others)
+    member = want(reconcile)
+    assert len(later(reconcile, 60)) == 2
+    known(reconcile, stand_up(asked_at=datetime.fromtimestamp(clock.now, UTC)))
+    want(reconcile)
+    assert len(later(reconcile, 5)) == 2
+    clock.now += FOLDED_WITHIN / 1000
+    assert len(later(reconcile, 5)) == 2, "a record that is never folded must not stand in the way for ever"
+    assert list(pending(redis)) == [member]
 
 
 def test_without_credentials_a_look_waits_for_them(redis: Redis, worker: Worker) -> None:
@@ -290,7 +328,7 @@ def test_what_cannot_be_used_is_no_record_and_is_asked_for_again_later(
     reconcile.round()
     before = len(asked(reconcile))
     assert mail(reconcile) == []
-    assert reconcile.budget.counts()["requests"][outcome] == 1
+    assert reconcile.snapshots.rest_counts()[outcome] == 1
     well_again[0] = True
     assert later(reconcile, pause - 0.01) == []
     assert later(reconcile, 5) == [CONFERENCE, PARTICIPANTS]
@@ -334,7 +372,7 @@ def test_a_fault_of_ours_costs_one_look(
     redis: Redis, worker: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconcile = worker(rate=100)
-    known(reconcile, stand_up(), room(7, NOON))
+    known(reconcile, stand_up(), wanting(7))
     want(reconcile, ago=1)
     member = want(reconcile, sid=f"CF{7:032x}")
 
@@ -349,8 +387,7 @@ def test_a_fault_of_ours_costs_one_look(
     reconcile.round()
     clock.now += 0.05
     reconcile.round()
-    assert pending(redis)[member] > clock.ms + 60_000
-    assert len(pending(redis)) == 2
+    assert pending(redis) == {f"{ROOM} hole": clock.ms + 1_950, member: clock.ms + COME_BACK}
 
 
 def test_with_inboxes_full_a_look_is_had_again_later(
@@ -431,10 +468,10 @@ def test_who_was_away_too_long_leaves_a_look_to_another(redis: Redis, worker: Wo
 
 
 def test_a_look_that_the_fold_does_not_want_any_more_is_not_wanted_afterwards(redis: Redis, worker: Worker) -> None:
-    member = f"{ROOM} reconcile hole"
+    member = f"{ROOM} hole"
 
     def healed(*_: str) -> None:
-        redis.zrem(keys.pending(keys.shard_of(ROOM, SHARDS)), member)
+        redis.zrem(keys.looks(keys.shard_of(ROOM, SHARDS)), member)
 
     reconcile = worker(healed)
     known(reconcile, stand_up())
@@ -459,12 +496,12 @@ def test_of_many_at_once_none_is_lost_none_seen_twice_and_none_goes_beyond_the_b
 
     one, other = worker(troubled), worker(troubled)
     sids = [f"CF{number:032x}" for number in range(1, 31)]
-    known(one, *(room(number, NOON) for number in range(1, 31)))
+    known(one, *(wanting(number) for number in range(1, 31)))
     for sid in sids:
         want(one, sid=sid)
     for _ in range(1_000):
         clock.now += min(one.round(), other.round())
-        if min(pending(redis).values()) > clock.ms + 300_000:
+        if len(mail(one)) == len(sids):
             break
     looked = Counter(read(record).conference_sid for record in mail(one))
     assert looked == dict.fromkeys(sids, 1)
@@ -480,7 +517,7 @@ def test_an_account_that_is_slow_to_be_served_is_not_in_the_way_of_another(
 ) -> None:
     monkeypatch.setattr("workers.reconcile.AT_ONCE", 1)
     reconcile = worker(lambda account, _: answer(b"", 429) if account == ACCOUNT else None, accounts=(ACCOUNT, OTHER))
-    known(reconcile, *(room(number, NOON) for number in range(1, 41)), room(99, NOON, account=OTHER))
+    known(reconcile, *(wanting(number) for number in range(1, 41)), wanting(99, account=OTHER))
     for number in range(1, 41):
         want(reconcile, sid=f"CF{number:032x}", ago=100)
     want(reconcile, sid=f"CF{99:032x}")
@@ -529,7 +566,7 @@ def test_at_the_start_what_goes_on_and_is_not_known_is_taken_over_once(redis: Re
         shown = event.snapshot
         assert shown is not None
         assert (shown.status, shown.participants, shown.reason, shown.missing) == ("in-progress", None, "adopted", True)
-    assert sorted(pending(redis)) == [f"{sid} reconcile adopted" for sid in fresh]
+    assert sorted(pending(redis)) == [f"{sid} adopted" for sid in fresh]
     reconcile.twilio.clock.now += LISTED_EVERY  # type: ignore[attr-defined]
     reconcile.adopt()
     assert len(asked(reconcile)) == 2
@@ -630,7 +667,7 @@ def test_after_an_outage_what_was_not_heard_since_is_looked_at(redis: Redis, wor
     reconcile.attendance.beat(int(at(0).timestamp() * 1000))
     reconcile.attendance.beat(int(at(20).timestamp() * 1000))
     reconcile.see_to_outage()
-    assert sorted(pending(redis)) == [f"CF{number:032x} reconcile outage" for number in (1, 2)]
+    assert sorted(pending(redis)) == [f"CF{number:032x} outage" for number in (1, 2)]
     assert reconcile.attendance.outage() is None
     later(reconcile, 5)
     shown = [read(record).snapshot for record in mail(reconcile)]
@@ -653,7 +690,7 @@ def test_who_dies_while_seeing_to_an_outage_leaves_it_to_another(
     with pytest.raises(SystemExit):
         one.see_to_outage()
     other.see_to_outage()
-    assert list(pending(redis)) == [f"{ROOM} reconcile outage"]
+    assert list(pending(redis)) == [f"{ROOM} outage"]
     assert other.attendance.outage() is None
 
 

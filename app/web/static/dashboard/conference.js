@@ -1,10 +1,12 @@
 // The view of one conference: who is in it and what can be done, what happened when, and how complete the picture is.
 
 import { Component, html } from '../vendor/preact.js';
-import { isOpen, OUTCOMES, send, wish } from './control.js';
+import { Alerts } from './alerts.js';
+import { isOpen, OUTCOMES, reconcile, send, wish } from './control.js';
+import { drawn, Known, Legend, Mark } from './known.js';
 import { Elapsed, Icon } from './parts.js';
 import { Timeline } from './timeline.js';
-import { dateOf, duration, isComing, isHere, isWaiting, kindOf, lead, nameOf, people, sinceOf, SUBSCRIPTIONS, timeOf, titleOf, wordsFor } from './words.js';
+import { dateOf, duration, isComing, isHere, isWaiting, kindOf, lead, nameOf, people, sinceOf, timeOf, titleOf, wordsFor } from './words.js';
 
 const EVENTS_AT_ONCE = 50;
 const SOONEST = 1000; // ms between two readings of what the log tells
@@ -101,6 +103,12 @@ export class ConferencePage extends Component {
     if (!this.gone) this.setState({ told: refused ? `${what}: ${refused}` : null, wrong: Boolean(refused) });
   }
 
+  async reconcile() {
+    this.setState({ told: 'Reconcile: sent…', wrong: false });
+    const refused = await reconcile(this.document.sid);
+    if (!this.gone) this.setState({ told: refused ? `Reconcile: ${refused}` : 'Twilio is to be looked at.', wrong: Boolean(refused) });
+  }
+
   render({ control, sid }, { timeline, events, first, problem, dialog, told, wrong }) {
     const conference = this.document;
     if (!conference) {
@@ -116,7 +124,8 @@ export class ConferencePage extends Component {
       <${Heading} conference=${conference} may=${may} ask=${this.ask} />
       ${problem && html`<p class="banner" role="alert">${problem}</p>`}
       <p class=${wrong ? 'told wrong' : 'told'} role="status">${told}</p>
-      <${Coverage} conference=${conference} />
+      <${Alerts} conferences=${[conference]} />
+      <${Known} conference=${conference} reconcile=${control && (() => this.reconcile())} />
       <section aria-labelledby="people"><h2 id="people">People</h2>
         <${Roster} conference=${conference} may=${may} act=${act} ask=${this.ask} /></section>
       <section aria-labelledby="timeline"><h2 id="timeline">Timeline</h2>
@@ -131,12 +140,14 @@ export class ConferencePage extends Component {
 }
 
 function Heading({ conference, may, ask }) {
-  const began = conference.started_at || conference.created_at;
+  const { coverage } = conference;
+  const start = conference.started_at ? 'started_at' : 'created_at';
+  const began = conference[start];
   const words = { init: 'Not started', 'in-progress': isWaiting(conference) ? 'Waiting to start' : 'In progress', completed: 'Ended' };
   const lasted = conference.ended_at && began && duration(Date.parse(conference.ended_at) - Date.parse(began));
   return html`<div class="heading">
     <h1 tabindex="-1">${titleOf(conference)}</h1>
-    <span class=${`badge ${conference.status}`}>${words[conference.status]}</span>
+    <span class=${`badge ${conference.status}`}>${words[conference.status]}<${Mark} of=${coverage} fields=${['status']} /></span>
     ${conference.status === 'completed' ? html`<span class="elapsed">${lasted}</span>` : began && html`<${Elapsed} since=${began} />`}
     ${may && html`<div class="commands">
       <button onClick=${() => ask({ kind: 'announce', part: [], what: 'Announce to all' })}>Announce…</button>
@@ -144,35 +155,13 @@ function Heading({ conference, may, ask }) {
     </div>`}
     <dl class="facts">
       <div><dt>Here</dt><dd>${conference.counts.present} of ${conference.counts.participants}</dd></div>
-      <div><dt>Began</dt><dd>${dateOf(began)}</dd></div>
-      ${conference.ended_at && html`<div><dt>Ended</dt><dd>${dateOf(conference.ended_at)}${conference.reason_conference_ended && `, ${conference.reason_conference_ended}`}</dd></div>`}
+      <div><dt>Began</dt><dd>${dateOf(began)}<${Mark} of=${coverage} fields=${[start]} /></dd></div>
+      ${conference.ended_at && html`<div><dt>Ended</dt><dd>${dateOf(conference.ended_at)}${conference.reason_conference_ended && `, ${conference.reason_conference_ended}`}<${Mark} of=${coverage} fields=${['ended_at', 'reason_conference_ended']} /></dd></div>`}
       ${conference.region && html`<div><dt>Region</dt><dd>${conference.region}</dd></div>`}
       <div><dt>Conference</dt><dd><code>${conference.sid}</code></dd></div>
       <div><dt>Account</dt><dd><code>${conference.account_sid}</code></dd></div>
     </dl>
   </div>`;
-}
-
-// How complete the picture is: what was never told, and what is known to be missing.
-function Coverage({ conference }) {
-  const { coverage } = conference;
-  const heard = new Set(coverage.events);
-  const ended = conference.status === 'completed';
-  const unheard = Object.keys(SUBSCRIPTIONS).filter((word) => (ended || word !== 'end') && !SUBSCRIPTIONS[word].some((kind) => heard.has(kind)));
-  const aside = conference.set_aside?.length ?? 0;
-  const holes = coverage.holes.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`));
-  return html`
-    ${coverage.missing > 0 && html`<p class="notice holes">
-      <b>${coverage.missing === 1 ? 'One callback has' : `${coverage.missing} callbacks have`} not arrived</b>${holes.length > 0 && html` (number ${holes.slice(-8).join(', ')})`}.
-      What ${coverage.missing === 1 ? 'it' : 'they'} told is missing from this page.</p>`}
-    ${aside > 0 && html`<p class="notice holes">
-      <b>${aside === 1 ? 'One callback' : `${aside} callbacks`} could not be folded</b>, and ${aside === 1 ? 'is' : 'are'} set aside.
-      What ${aside === 1 ? 'it' : 'they'} told is missing from this page until ${aside === 1 ? 'it is' : 'they are'} sent again
-      (<code>offhook replay --dead-letters</code>).</p>`}
-    ${coverage.conflicts.length > 0 && html`<p class="notice holes">Different callbacks came under the same number (${coverage.conflicts.join(', ')}).</p>`}
-    ${unheard.length > 0 && html`<details class="unheard"><summary>Not heard of so far: ${unheard.join(', ')}</summary>
-      <p>They have not happened, or they happen unseen: only what is among the ${html`<code>statusCallbackEvent</code>`} of the conference’s first
-      participant is ever told.</p></details>`}`;
 }
 
 function Roster({ conference, may, act, ask }) {
@@ -181,7 +170,8 @@ function Roster({ conference, may, act, ask }) {
   return html`<ul class="roster">
     <li class="head" aria-hidden="true"><span>Here for</span><span>Spoke</span><span>On hold</span><span>Muted</span></li>
     ${sorted.map((each) => html`<${Row} key=${each.call_sid} ...${{ participant: each, conference, may, act, ask }} />`)}
-  </ul>`;
+  </ul>
+  <${Legend} participants=${sorted} />`;
 }
 
 function place(participant) {
@@ -192,7 +182,6 @@ function Row({ participant, conference, may, act, ask }) {
   const here = isHere(participant);
   const state = lead(participant, conference);
   const since = sinceOf(participant, conference);
-  const joined = participant.stays.length && participant.stays[participant.stays.length - 1].joined_at;
   const open = conference.actions.filter((each) => each.call_sid === participant.call_sid && isOpen(each));
   const part = ['Participants', participant.call_sid];
   const name = nameOf(participant);
@@ -203,32 +192,47 @@ function Row({ participant, conference, may, act, ask }) {
   };
   return html`<li class=${`participant is-${state}`}>
     <${Icon} name=${state} />
-    <div class="who"><b>${name}</b><code>${participant.call_sid}</code></div>
-    <div class="how">${wordsFor(participant, conference)}${since && html` <${Elapsed} since=${since} />`}
-      ${participant.reason_left && html`<small>${participant.reason_left.replaceAll('_', ' ')}</small>`}</div>
+    <div class="who"><b>${name}<${Mark} of=${participant} fields=${['label']} /></b><code>${participant.call_sid}</code></div>
+    <div class="how">${wordsFor(participant, conference)}${since && html` <${Elapsed} since=${since} />`}<${Mark} of=${participant} fields=${drawn(participant)} />
+      ${participant.reason_left && html`<small>${participant.reason_left.replaceAll('_', ' ')}<${Mark} of=${participant} fields=${['reason_left']} /></small>`}
+      ${participant.gone_at && html`<small>not listed by Twilio any more</small>`}</div>
     <dl class="sums">
-      <div><dt>${here ? 'Here for' : 'Was here'}</dt><dd>${here && joined ? html`<${Elapsed} since=${joined} />` : stayed(participant)}</dd></div>
-      <${Sum} word="Spoke" total=${participant.talk_seconds} since=${participant.speaking_since} />
-      <${Sum} word="On hold" total=${participant.hold_seconds} since=${participant.hold_since} />
-      <${Sum} word="Muted" total=${participant.muted_seconds} since=${participant.muted_since} />
+      <div><dt>${here ? 'Here for' : 'Was here'}</dt><dd>${stayed(participant)}</dd></div>
+      <${Sum} word="Spoke" of=${participant} field="talk_seconds" told=${participant.speaking !== null} since=${participant.speaking_since} />
+      <${Sum} word="On hold" of=${participant} field="hold_seconds" told=${participant.hold !== null} since=${participant.hold_since} />
+      <${Sum} word="Muted" of=${participant} field="muted_seconds" told=${participant.muted !== null} since=${participant.muted_since} />
     </dl>
     ${may && here && html`<div class="commands">
-      ${participant.muted ? toggle('Muted', false, 'Unmute') : toggle('Muted', true, 'Mute')}
-      ${participant.hold ? toggle('Hold', false, 'Resume') : toggle('Hold', true, 'Hold')}
+      ${participant.muted !== true && toggle('Muted', true, 'Mute')}
+      ${participant.muted !== false && toggle('Muted', false, 'Unmute')}
+      ${participant.hold !== true && toggle('Hold', true, 'Hold')}
+      ${participant.hold !== false && toggle('Hold', false, 'Resume')}
       <button class="grave" aria-label=${`Remove ${name}…`} onClick=${() => ask({ kind: 'remove', part, what: `Remove ${name}`, whom: name })}>Remove…</button>
     </div>`}
     ${open.length > 0 && html`<p class="open" role="status">${open.map((each) => `${wish(each)}: ${OUTCOMES[each.state]}…`).join(' ')}</p>`}
   </li>`;
 }
 
-function Sum({ word, total, since }) {
-  return html`<div><dt>${word}</dt><dd>${since ? html`<${Elapsed} since=${since} more=${total || 0} />` : total === null ? html`<span title="Nobody has told">–</span>` : duration(total * 1000)}</dd></div>`;
+// `told`: whether anybody has told at all. What nobody has told is not nought.
+function Sum({ word, of, field, told, since }) {
+  const total = of[field] || 0;
+  if (!since && !told && !total) return html`<div><dt>${word}</dt><dd>${notTold()}</dd></div>`;
+  return html`<div><dt>${word}</dt><dd><${Mark} of=${of} fields=${[field]} />${since ? html`<${Elapsed} since=${since} more=${total} />` : duration(total * 1000)}</dd></div>`;
 }
 
+function notTold() {
+  return html`<span class="untold">not told</span>`;
+}
+
+// How long somebody who is here has been, and how long in all who has gone, as far as their times are known.
 function stayed(participant) {
-  const told = participant.stays.filter((each) => each.joined_at && each.left_at);
-  if (!told.length) return '–';
-  return duration(told.reduce((sum, each) => sum + Date.parse(each.left_at) - Date.parse(each.joined_at), 0));
+  const here = isHere(participant);
+  const told = participant.stays.filter((each) => each.joined_at && (here || each.left_at));
+  const latest = told[told.length - 1];
+  if (!latest || (here && latest !== participant.stays[participant.stays.length - 1])) return notTold();
+  const sum = told.reduce((total, each) => total + Date.parse(each.left_at) - Date.parse(each.joined_at), 0);
+  return html`<${Mark} of=${participant} fields=${here ? ['stays'] : ['stays', 'joined_at', 'left_at']} />
+    ${here ? html`<${Elapsed} since=${latest.joined_at} />` : duration(sum)}`;
 }
 
 function Requests({ conference }) {

@@ -13,6 +13,15 @@ export async function send(method, conference, part, fields) {
   return told.message || `Refused with status ${answer.status}.`;
 }
 
+// Asks for a look at Twilio, to see what callbacks have not told. Returns why not, or null.
+export async function reconcile(sid) {
+  const answer = await fetch(`/api/conferences/${encodeURIComponent(sid)}/reconcile`, { method: 'POST' }).catch(() => null);
+  if (!answer) return 'Offhook could not be reached.';
+  if (answer.ok) return null;
+  const told = await answer.json().catch(() => ({}));
+  return told.message || `Refused with status ${answer.status}.`;
+}
+
 function key() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

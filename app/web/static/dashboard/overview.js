@@ -1,6 +1,8 @@
 // The view of all conferences: tallies that filter, search, a card or a row for each, and who has just ended.
 
 import { Component, html } from '../vendor/preact.js';
+import { Alerts, alertsOf, AlertSign } from './alerts.js';
+import { drawn, Gap, Mark } from './known.js';
 import { Elapsed, Icon, Person } from './parts.js';
 import { duration, isComing, isHere, isWaiting, lead, matches, people, shortened, statesOf, timeOf, titleOf } from './words.js';
 
@@ -98,11 +100,14 @@ export class Overview extends Component {
       .filter((each) => (!account || each.account_sid === account) && matches(each, words))
       .sort((a, b) => compare(b.ended_at || '', a.ended_at || ''))
       .slice(0, ENDED_SHOWN);
+    const alarmed = [...found, ...past].filter((each) => alertsOf(each).length > 0);
+    const alerts = alarmed.reduce((sum, each) => sum + alertsOf(each).length, 0);
     return html`
       <h1 class="unseen" tabindex="-1">Live conferences</h1>
+      <${Alerts} conferences=${alarmed} elsewhere />
       <${Tallies} conferences=${all} show=${show} choose=${this.choose} />
       <${Filters} ...${{ words, account, order, rows, accounts }} choose=${this.choose} />
-      <p class="unseen" role="status">${ready && `${found.length} conferences shown`}</p>
+      <p class="unseen" role="status">${ready && `${found.length} conferences shown${alerts ? `, ${alerts === 1 ? '1 alert' : `${alerts} alerts`}` : ''}`}</p>
       ${!ready ? html`<p class="nothing">Looking…</p>` : null}
       ${ready && found.length === 0 ? html`<${Nothing} any=${all.length} clear=${() => this.choose({ words: '', show: '', account: '' })} />` : null}
       <ul class=${rows ? 'conferences rows' : 'conferences cards'} aria-label="Live conferences">
@@ -166,7 +171,6 @@ class Card extends Component {
       .map((each) => [IMPORTANCE.indexOf(lead(each, conference)), each]);
     const shown = around.length <= PEOPLE_ON_A_CARD ? around : important(around);
     const here = conference.counts.present;
-    const missing = conference.coverage.missing + (conference.set_aside?.length ?? 0);
     const recording = conference.recordings.some((each) => each.status === 'in-progress');
     return html`<li class="conference">
       <h2><a href=${`/conferences/${conference.sid}`}>${titleOf(conference)}</a></h2>
@@ -174,11 +178,12 @@ class Card extends Component {
         <span>${here ? people(here) : 'nobody here'}</span>
         ${recording && html`<span class="running"><${Icon} name="recording" />recording</span>`}
         ${account && html`<span>${shortened(conference.account_sid)}</span>`}
-        ${missing > 0 && html`<span class="holes">${missing} callbacks missing</span>`}
+        <${Gap} conference=${conference} />
+        <${AlertSign} conference=${conference} />
       </p>
       ${began(conference) !== '9' && html`<${Elapsed} since=${began(conference)} />`}
       <ul class="people">
-        ${shown.map(([, each]) => html`<${Person} key=${each.call_sid} participant=${each} conference=${conference} />`)}
+        ${shown.map(([, each]) => html`<${Person} key=${each.call_sid} participant=${each} conference=${conference} mark=${html`<${Mark} of=${each} fields=${drawn(each)} />`} />`)}
         ${around.length > shown.length && html`<li class="others">and ${around.length - shown.length} more</li>`}
       </ul>
     </li>`;
@@ -201,7 +206,7 @@ function Ended({ conferences }) {
     <h2 id="ended">Recently ended</h2>
     <ul>
       ${conferences.map((each) => html`<li key=${each.sid}>
-        <a href=${`/conferences/${each.sid}`}>${titleOf(each)}</a>
+        <div><a href=${`/conferences/${each.sid}`}>${titleOf(each)}</a><${Gap} conference=${each} /><${AlertSign} conference=${each} /></div>
         <span>${people(each.counts.participants)}</span>
         <span>${each.started_at && each.ended_at ? duration(Date.parse(each.ended_at) - Date.parse(each.started_at)) : '–'}</span>
         <span>${timeOf(each.ended_at)}</span>

@@ -19,6 +19,13 @@ const PATHS = {
   recording: 'M11.5 8a3.5 3.5 0 1 1-7 0 3.5 3.5 0 0 1 7 0z',
   announcement: 'M3 6.5v3h2l4 3v-9l-4 3zM11.5 5.5a3.5 3.5 0 0 1 0 5',
   back: 'M9.5 3.5 5 8l4.5 4.5',
+  unknown: 'M5.8 6a2.3 2.3 0 1 1 3.3 2c-.8.4-1.1.8-1.1 1.6M8 12.3v.1',
+  inferred: 'M8 4.6v.1M4.6 11v.1M11.4 11v.1',
+  reconciled: 'M13 8a5 5 0 1 1-1.5-3.6M13 2.5V5h-2.5',
+  partial: 'M4.5 3.5 11 6.5l-6.5 3M4.5 12.8H11',
+  complete: 'M3 8.5 6.5 12 13 4.5',
+  alarm: 'M8 2.5 14.2 13H1.8zM8 6.5v3M8 11.2v.1',
+  note: 'M14 8A6 6 0 1 1 2 8a6 6 0 0 1 12 0zM8 7.5v3.2M8 5.2v.1',
 };
 
 export function Icon({ name }) {
@@ -73,14 +80,26 @@ export class Elapsed extends Component {
   }
 }
 
-// Somebody in a conference, in one line.
-export function Person({ participant, conference }) {
+// How long it is until something is due, counting down.
+export class Remaining extends Elapsed {
+  text() {
+    const left = Date.parse(this.props.until) - now();
+    return left > 0 ? `in ${duration(left)}` : 'now';
+  }
+
+  render() {
+    return html`<time class="elapsed" dateTime=${this.props.until}>${this.text()}</time>`;
+  }
+}
+
+// Somebody in a conference, in one line. `mark`: what says which of it no callback has told.
+export function Person({ participant, conference, mark }) {
   const state = lead(participant, conference);
   const since = sinceOf(participant, conference);
   const also = isHere(participant) && participant.muted && state !== 'muted' ? 'and-muted' : '';
   return html`<li class=${`person is-${state} ${also}`}>
     <${Icon} name=${state} />
     <span class="who">${nameOf(participant)}</span>
-    <span class="how">${wordsFor(participant, conference)}${since && html` <${Elapsed} since=${since} />`}</span>
+    <span class="how">${wordsFor(participant, conference)}${since && html` <${Elapsed} since=${since} />`}</span>${mark}
   </li>`;
 }

@@ -3,14 +3,14 @@
 import { Component, html } from '../vendor/preact.js';
 import { OUTCOMES, VERBS } from './control.js';
 import { now } from './parts.js';
-import { KINDS, nameOf, shortened, timeOf } from './words.js';
+import { KINDS, REASONS, nameOf, shortened, timeOf } from './words.js';
 
 const LANE = 30;
 const TOP = 34;
 const RANGES = { all: ['Everything', Infinity], 15: ['15 min', 15 * 60_000], 5: ['5 min', 5 * 60_000] };
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400].map((seconds) => seconds * 1000);
 const WORDS = { dialling: 'being called', here: 'here', waiting: 'waiting', hold: 'on hold', muted: 'muted', coaching: 'coaching', speaking: 'speaking' };
-const MARKS = { 'conference-start': 'start', 'conference-end': 'end', 'announcement-end': 'announcement', 'announcement-fail': 'failed announcement', recording: 'recording', action: 'control request' };
+const MARKS = { 'conference-start': 'start', 'conference-end': 'end', 'announcement-end': 'announcement', 'announcement-fail': 'failed announcement', recording: 'recording', action: 'control request', look: 'look at Twilio' };
 const BANDS = { dialling: [12, 6], here: [5, 20], waiting: [5, 20], hold: [5, 20], muted: [21, 4], coaching: [5, 4], speaking: [9, 12] };
 
 export class Timeline extends Component {
@@ -90,6 +90,7 @@ function cut(text, most) {
 
 function said(mark) {
   if (mark.kind === 'action') return `${VERBS[mark.verb] || mark.verb}: ${OUTCOMES[mark.state]}`;
+  if (mark.kind === 'look') return `${KINDS.look}: ${REASONS[mark.text] || mark.text}`;
   if (mark.kind === 'recording') return `recording ${mark.status}`;
   return mark.text ? `${KINDS[mark.kind] || mark.kind}: ${mark.text}` : KINDS[mark.kind] || mark.kind;
 }

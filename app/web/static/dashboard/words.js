@@ -17,11 +17,27 @@ export const KINDS = {
   'control-requested': 'request sent to Twilio',
   'control-answered': 'Twilio answered',
   'control-expired': 'nothing confirmed the request',
+  look: 'Twilio was asked',
+  snapshot: 'Twilio was asked',
+  'alert-raised': 'alert',
+  'alert-cleared': 'alert is over',
 };
 
 export function kindOf(event) {
   return KINDS[event.type] || (event.type ? event.type.replaceAll('-', ' ') : 'not readable');
 }
+
+// Why Twilio's REST API is looked at.
+export const REASONS = {
+  hole: 'callbacks are missing',
+  midway: 'it was seen from the middle on',
+  silent: 'nothing has been heard for long',
+  empty: 'everybody has gone, and no end was told',
+  outage: 'callbacks were lost on their way',
+  control: 'nothing has confirmed a request',
+  adopted: 'it was found at Twilio',
+  operator: 'somebody has asked for it',
+};
 
 // Twilio's words for what can be subscribed to, and the events that show that somebody has.
 export const SUBSCRIPTIONS = {
@@ -103,7 +119,7 @@ export function wordsFor(participant, conference) {
     state === 'coaching' && coached ? `coaching ${nameOf(coached)}` : STATES[state],
   );
   if (words.length) return words.join(', ');
-  return conference.coverage.events.some((kind) => SUBSCRIPTIONS.speaker.includes(kind)) ? 'listening' : 'here';
+  return participant.speaking === false ? 'listening' : 'here'; // where speech is not told nobody knows of silence
 }
 
 // The moment from which the leading state has lasted, where that is known.
