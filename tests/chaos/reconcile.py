@@ -11,10 +11,11 @@ from typing import Any
 import requests as http
 from redis import Redis
 
+from app.conference import read_header
 from app.simulator.api import Double
 from app.simulator.exchange import Exchange
 from app.simulator.sender import Sender
-from app.store import keys
+from app.store.snapshots import Snapshots
 from tests.cast import ACCOUNT, ANNA, BEN, said
 from tests.chaos.crashes import redis_of
 from tests.chaos.lab import Lab
@@ -22,10 +23,6 @@ from tests.chaos.ledger import SHARDS, await_settled
 from tests.chaos.traffic import Flow, quantile
 from tests.system.house import House, awaited
 
-GRACE = 5_000
-"""Milliseconds that a missing number may take to come."""
-AWAY = 300_000
-"""Milliseconds. What is due no sooner has been seen, and waits for the fold to say so."""
 RATE, BURST = 2, 2
 WINDOW = 10
 """Seconds over which requests are counted."""
@@ -56,7 +53,7 @@ def reconcile(lab: Lab) -> None:
         house = lab.house(OFFHOOK_RECONCILE="on", OFFHOOK_ADOPT="off", TWILIO_API_BASE_URL=double.url)
         sids = [f"CF{number:032x}" for number in range(1, holes + 1)]
         redis = redis_of(house)
-        lose_one(house, exchange, redis, sids)
+        lose_one(house, exchange, sids)
         with troubled(double, token) as asked:
             busy = _p99(lab, house, load, seconds)
             awaited(
@@ -71,7 +68,7 @@ def reconcile(lab: Lab) -> None:
     lab.within(fault, holes, "callbacks' p99 10 % above that without", quiet * 1.1 + 0.001, busy)
 
 
-def lose_one(house: House, exchange: Exchange, redis: Redis, sids: list[str]) -> None:
+def lose_one(house: House, exchange: Exchange, sids: list[str]) -> None:
     """Tell of these conferences, but for one callback each. Twilio itself knows all of it."""
     sender = Sender(f"{house.url}/webhooks/twilio", house.environ["TWILIO_AUTH_TOKEN"])
     for place, sid in enumerate(sids):
@@ -84,9 +81,6 @@ def lose_one(house: House, exchange: Exchange, redis: Redis, sids: list[str]) ->
             if number != LOST:
                 assert sender.send(told) == 204
     await_settled(house)
-    due = time.time_ns() // 1_000_000 + GRACE
-    for sid in sids:  # as the commit writes it; where it has, that stands
-        redis.zadd(keys.pending(keys.shard_of(sid, SHARDS)), {f"{sid} reconcile hole": due}, nx=True)
 
 
 @contextmanager
@@ -122,11 +116,8 @@ def most_in(asked: list[tuple[float, int]], seconds: float) -> int:
 
 def left(redis: Redis, sids: list[str]) -> int:
     """How many of these have not been seen yet."""
-    now = time.time_ns() // 1_000_000
-    with redis.pipeline(transaction=False) as pipe:
-        for sid in sids:
-            pipe.zscore(keys.pending(keys.shard_of(sid, SHARDS)), f"{sid} reconcile hole")
-        return sum(due is not None and due < now + AWAY for due in pipe.execute())
+    headers = Snapshots(redis, SHARDS).headers(sids)
+    return sum(raw is None or read_header(raw).coverage.snapshots == 0 for raw in headers)
 
 
 def snapshots(house: House, sid: str) -> int:
