@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from msgspec.structs import astuple, replace
 
-from app import actions
+from app import actions, alerts
 from app.conference import SHOWN, Conference, Counts, Coverage, Header, Interval, Participant, Word
 from app.events import DELETED, Event, Recording
 from app.replay import (
@@ -116,6 +116,8 @@ def _is_for_the_log(conference: Conference, events: Sequence[Event]) -> bool:
     before = conference.header
     if any(event.snapshot is not None or _may_have_been_seen(before.coverage, event) for event in events):
         return True
+    if any(event.alert is not None for event in events):
+        return True  # a header does not hold those that were cleared
     records = [event.action for event in events if event.action is not None]
     if records:
         told, about = {record.id for record in records}, {None, *(event.call_sid for event in events)}
@@ -196,6 +198,7 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
         region=region,
         recordings=tuple(recordings[sid] for sid in sorted(recordings)),
         actions=actions.after(header.actions, [event for event in events if not is_unknown(event)]),
+        alerts=alerts.after(header.alerts, events),
         coverage=_sourced(_covered(header.coverage, events), events, created, region),
     )
 

@@ -6,6 +6,7 @@ an operator who puts a token into the wrong variable does not find it in the log
 
 from __future__ import annotations
 
+import binascii
 import difflib
 import os
 import re
@@ -13,13 +14,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 from redis.connection import parse_url
 
 from app import failpoints
+from app.alerts import PASSING, Kind, Rule
 from app.failpoints import Failpoint
 from app.store.durability import Mode
 from app.twilio.sids import is_sid
@@ -47,6 +49,11 @@ NAMES = (
     "OFFHOOK_API_KEYS_FILE",
     "OFFHOOK_LIST_STATUS",
     "OFFHOOK_URL_HOSTS",
+    "OFFHOOK_ALERTS_FILE",
+    "OFFHOOK_ALERT_WEBHOOKS",
+    "OFFHOOK_ALERT_WEBHOOK_SECRET",
+    "OFFHOOK_ALERT_WEBHOOK_SECRET_FILE",
+    "OFFHOOK_ALERT_WEBHOOKS_PRIVATE",
     "TWILIO_API_BASE_URL",
     "OFFHOOK_RECONCILE",
     "OFFHOOK_RECONCILE_RATE",
@@ -62,6 +69,8 @@ NAMES = (
 VISIBLE_ASCII = re.compile(r"[!-~]+")
 API_KEY_NAME = re.compile(r"(?!AC)[A-Za-z0-9_-]+")
 HOST_NAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+RULE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+RULES_FILE = Path(__file__).with_name("alerts.toml")
 SHARED_KEY_ID = re.compile(r"[A-Za-z0-9_-]+")
 
 # Kubernetes and old Docker links put the address of every service into the environment; of one called
@@ -123,6 +132,14 @@ class Settings:
     """What a Twilio-shaped list of conferences shows that asks for no status."""
     url_hosts: frozenset[str] | None
     """Hosts that Twilio may be told to fetch announcements and the like from, in lower case; None: any."""
+    alert_rules: dict[str, Rule]
+    """By name: when alerts are raised."""
+    alert_webhooks: tuple[str, ...] = field(repr=False)
+    """Where alerts are sent."""
+    alert_secrets: tuple[bytes, ...] = field(repr=False)
+    """What signs them, the newest first."""
+    alert_webhooks_private: bool
+    """Whether they may be sent into our own network, and without TLS."""
     shards: int
     port: int
     web_concurrency: int
@@ -166,6 +183,10 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         api_keys=_api_keys(env, accounts),
         list_status=cast(ListStatus, env.one_of("OFFHOOK_LIST_STATUS", get_args(ListStatus), "all")),
         url_hosts=_hosts(env),
+        alert_rules=_rules(env),
+        alert_webhooks=_alert_webhooks(env),
+        alert_secrets=_alert_secrets(env),
+        alert_webhooks_private=env.one_of("OFFHOOK_ALERT_WEBHOOKS_PRIVATE", ("refuse", "allow"), "refuse") == "allow",
         shards=env.number("OFFHOOK_SHARDS", most=256, default=16),
         port=env.number("PORT", most=65535, default=8000),
         web_concurrency=env.number("WEB_CONCURRENCY", most=64, default=min(4, _usable_cores())),
@@ -427,17 +448,9 @@ def _entries(env: _Environment) -> list[tuple[str, _Entry]]:
     if text is None:
         return []
     expected = "what config/accounts.example.toml shows"
-    try:
-        listed = msgspec.convert(tomllib.loads(text), _AccountsFile).account
-    except msgspec.ValidationError as error:
-        env.refuse(variable, str(error), expected)
-        return []
-    except ValueError as error:  # its message may quote the file; the place it names is safe to show
-        place = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
-        env.refuse(variable, f"not TOML {place.group() if place else ''}".rstrip(), expected)
-        return []
+    listed = _toml(env, variable, text, _AccountsFile, expected)
     entries = []
-    for number, values in enumerate(listed, start=1):
+    for number, values in enumerate(listed.account if listed else (), start=1):
         where = f"{variable}, account {number}"
         try:
             entry = msgspec.convert(values, _Entry)
@@ -449,6 +462,102 @@ def _entries(env: _Environment) -> list[tuple[str, _Entry]]:
         else:
             env.refuse(f"{where}, sid", "not an account sid", "AC and 32 hexadecimal digits")
     return entries
+
+
+F = TypeVar("F")
+
+
+def _toml(env: _Environment, where: str, text: str, shape: type[F], expected: str) -> F | None:
+    """What a TOML file holds; None where it cannot be read as that."""
+    try:
+        return msgspec.convert(tomllib.loads(text), shape)
+    except msgspec.ValidationError as error:
+        env.refuse(where, str(error), expected)
+    except ValueError as error:  # its message may quote the file; the place it names is safe to show
+        place = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
+        env.refuse(where, f"not TOML {place.group() if place else ''}".rstrip(), expected)
+    return None
+
+
+class _RulesFile(msgspec.Struct, forbid_unknown_fields=True):
+    """The file of alert rules. They are read one by one, so that each can be faulted."""
+
+    rule: list[dict[str, Any]] = []
+
+
+def _rules(env: _Environment) -> dict[str, Rule]:
+    """The rules of OFFHOOK_ALERTS_FILE, or else those that come with Offhook."""
+    variable, expected = "OFFHOOK_ALERTS_FILE", "what config/alerts.toml shows"
+    text = env.file(variable) if env.get(variable) else RULES_FILE.read_text(encoding="utf-8")
+    listed = None if text is None else _toml(env, variable, text, _RulesFile, expected)
+    rules: dict[str, Rule] = {}
+    for number, values in enumerate(listed.rule if listed else (), start=1):
+        name = values.get("name")
+        named = isinstance(name, str) and RULE_NAME.fullmatch(name)
+        where = f"{variable}, rule {number}" + (f" ({name})" if named else "")
+        try:
+            rule = msgspec.convert(values, Rule)
+        except msgspec.ValidationError as error:
+            env.refuse(where, re.sub(r" '.*'", "", str(error)), f"{expected}; kinds are {', '.join(get_args(Kind))}")
+            continue
+        if not named:
+            env.refuse(where, "its name cannot be used", "lower-case letters, digits and hyphens, 64 at most")
+        elif rule.name in rules:
+            env.refuse(where, "an earlier rule has the same name", "a name of its own for each rule")
+        elif not (0 <= rule.after <= LONGEST and 0 <= rule.clear_after <= LONGEST):
+            env.refuse(where, "after or clear_after is out of range", f"whole seconds from 0 to {LONGEST}")
+        elif (rule.kind == "crowded") != (rule.more_than is not None):
+            env.refuse(where, "more_than belongs to kind crowded, and to no other", expected)
+        elif rule.more_than is not None and rule.more_than < 0:
+            env.refuse(where, "more_than is less than nothing", "a number of participants")
+        elif rule.after and rule.kind in PASSING:
+            env.refuse(where, f"after means nothing for kind {rule.kind}", "only clear_after")
+        else:
+            rules[rule.name] = rule
+    return rules
+
+
+LONGEST = 7 * 24 * 3600
+"""Seconds that a rule may wait."""
+
+
+def _alert_webhooks(env: _Environment) -> tuple[str, ...]:
+    """The URLs of OFFHOOK_ALERT_WEBHOOKS, with commas between them."""
+    variable = "OFFHOOK_ALERT_WEBHOOKS"
+    urls = [url.strip() for url in (env.get(variable) or "").split(",") if url.strip()]
+    private = env.get("OFFHOOK_ALERT_WEBHOOKS_PRIVATE") == "allow"
+    for number, url in enumerate(urls, start=1):
+        where = f"{variable}, URL {number}"
+        if "@" in url or not _is_web_url(url.partition("?")[0]) or not VISIBLE_ASCII.fullmatch(url) or "#" in url:
+            env.refuse(
+                where, "not a URL that can be posted to", "https://, a host, perhaps a path and a query, in ASCII"
+            )
+        elif not private and not url.startswith("https://"):
+            env.refuse(where, "not https", "https://…, or OFFHOOK_ALERT_WEBHOOKS_PRIVATE=allow")
+    if urls and not env.is_given("OFFHOOK_ALERT_WEBHOOK_SECRET"):
+        env.refuse(
+            "OFFHOOK_ALERT_WEBHOOK_SECRET",
+            f"not set, though {variable} is",
+            "whsec_ and what `openssl rand -base64 32` prints",
+        )
+    return tuple(dict.fromkeys(urls))
+
+
+def _alert_secrets(env: _Environment) -> tuple[bytes, ...]:
+    """The secrets of OFFHOOK_ALERT_WEBHOOK_SECRET: while rotating several, the new one first."""
+    where, text = env.secret("OFFHOOK_ALERT_WEBHOOK_SECRET")
+    secrets = []
+    for number, word in enumerate(text.split(",") if text else (), start=1):
+        prefix, _, rest = word.strip().partition("_")
+        try:
+            secret = binascii.a2b_base64(rest, strict_mode=True)
+        except ValueError:
+            secret = b""
+        if prefix != "whsec" or not 24 <= len(secret) <= 64:
+            expected = "whsec_ and 24 to 64 bytes in base64, such as `openssl rand -base64 32` prints"
+            env.refuse(where, f"secret {number} cannot be used", expected)
+        secrets.append(secret)
+    return tuple(secrets)
 
 
 def _keys(env: _Environment, where: str, entry: _Entry) -> tuple[Key, ...]:

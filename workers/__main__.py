@@ -22,11 +22,15 @@ from app.store.connect import WrongLayout, claim_layout, connect, until_answerin
 from app.store.durability import examine
 from app.store.inbox import Inbox
 from app.store.looks import Looks
+from app.store.outbox import Outbox
 from app.store.snapshots import Snapshots
 from app.upstream.api import Twilio
+from app.upstream.webhooks import Endpoint
 from config.logs import configure_logs
 from config.settings import Settings, SettingsError, from_env
+from workers.alerts import Lookout
 from workers.drain import Drain
+from workers.outbox import Sender
 from workers.queue import DRAIN, job_class, nudge, wake_ups
 from workers.reconcile import Reconcile
 from workers.sweep import Sweep
@@ -84,6 +88,8 @@ def main() -> None:
     if (reconcile := reconciling(settings, sweep)) is not None:
         threading.Thread(target=reconcile.run, args=[stop], daemon=True, name="reconcile").start()
     threading.Thread(target=watch, args=[[drain, sweep.drain], stop], daemon=True, name="watch").start()
+    if settings.alert_webhooks:
+        threading.Thread(target=sender(settings).run, args=[stop], daemon=True, name="outbox").start()
     log.info("working", pid=os.getpid())
     with suppress(StopRequested):
         while not stop.is_set():
@@ -104,8 +110,28 @@ def build(settings: Settings) -> tuple[Drain, Sweep]:
     inbox = Inbox(state, settings.shards, settings.inbox_limit)
     wake = partial(nudge, wake_ups(connect(str(settings.rq_redis_url), patience=PATIENCE)))
     snapshots = Snapshots(state, settings.shards)
-    of_jobs, of_sweep = (Drain(inbox=inbox, snapshots=snapshots, nudge=wake, stopping=stop.is_set) for _ in range(2))
-    return of_jobs, Sweep(inbox, snapshots, wake, of_sweep)
+    rules = settings.alert_rules
+    of_jobs, of_sweep = (
+        Drain(
+            inbox=inbox,
+            snapshots=snapshots,
+            nudge=wake,
+            stopping=stop.is_set,
+            rules=rules,
+            outgoing=bool(settings.alert_webhooks),
+        )
+        for _ in range(2)
+    )
+    return of_jobs, Sweep(inbox, snapshots, wake, of_sweep, [Lookout(inbox, snapshots, rules, wake).look])
+
+
+def sender(settings: Settings) -> Sender:
+    """Who tells others of alerts."""
+    endpoints = [
+        Endpoint(url, settings.alert_secrets, private=settings.alert_webhooks_private)
+        for url in settings.alert_webhooks
+    ]
+    return Sender(Outbox(connect(str(settings.redis_url), patience=PATIENCE), settings.shards), endpoints)
 
 
 def reconciling(settings: Settings, sweep: Sweep) -> Reconcile | None:

@@ -14,7 +14,8 @@ import structlog
 from msgspec.structs import replace
 from redis import RedisError
 
-from app import failpoints, fold, healing
+from app import alerts, failpoints, fold, healing
+from app.alerts import Rules
 from app.conference import SHOWN, Conference
 from app.events import Callback, Event
 from app.fold import Advance
@@ -93,6 +94,7 @@ class Tracks:
 
 
 NOTHING = Remembered("", 0, {})
+NO_RULES: Rules = {}
 
 
 class After(NamedTuple):
@@ -121,12 +123,22 @@ class Drain:
     """What an RQ job does: a spell of looking after every shard."""
 
     def __init__(
-        self, *, inbox: Inbox, snapshots: Snapshots, nudge: Callable[[], None], stopping: Callable[[], bool]
+        self,
+        *,
+        inbox: Inbox,
+        snapshots: Snapshots,
+        nudge: Callable[[], None],
+        stopping: Callable[[], bool],
+        rules: Rules = NO_RULES,
+        outgoing: bool = False,
     ) -> None:
+        """`rules`: by which alerts are raised. `outgoing`: whether others are to be told of alerts."""
         self.inbox = inbox
         self.snapshots = snapshots
         self.nudge = nudge
         self.stopping = stopping
+        self.rules = rules
+        self.outgoing = outgoing
         self.tracks = Tracks()
         self.renewed = 0.0
         """When the leases of this pass last began."""
@@ -302,8 +314,15 @@ class Drain:
             set_aside = pile.set_aside_of(sid, after)
             if fresh or set_aside != after.set_aside:
                 change = _change(pile.batch.epoch, after.before, after.conference, fresh, set_aside)
-                folded.append(Folded(change, after.tracks))
+                folded.append(Folded(self._watched(change, fresh.values()), after.tracks))
         return folded
+
+    def _watched(self, change: Change, fresh: Collection[Told]) -> Change:
+        """With what the change means for alerts."""
+        anew = change.anew and change.before is not None
+        timers = alerts.timers(self.rules, change.before, change.after, datetime.now(UTC), anew=anew)
+        raised = [(event.id, told.body) for event, told in fresh if event.alert is not None] if self.outgoing else []
+        return change._replace(timers=timers, outgoing=raised) if timers is not alerts.NONE or raised else change
 
     def _sound(
         self, epoch: str, known: Kept | None, fresh: dict[str, Told], batches: Sequence[Batch]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from msgspec.structs import replace
@@ -37,12 +37,20 @@ log = structlog.get_logger("offhook.sweep")
 class Sweep:
     """Looks at every shard once in a while, in a thread of each worker process."""
 
-    def __init__(self, inbox: Inbox, snapshots: Snapshots, nudge: Callable[[], None], drain: Drain) -> None:
-        """`drain` is for when nobody can be nudged, and nobody else's."""
+    def __init__(
+        self,
+        inbox: Inbox,
+        snapshots: Snapshots,
+        nudge: Callable[[], None],
+        drain: Drain,
+        chores: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        """`drain` is for when nobody can be nudged, and nobody else's. `chores` are done with each sweep."""
         self.inbox = inbox
         self.snapshots = snapshots
         self.nudge = nudge
         self.drain = drain
+        self.chores = chores
         self.by_itself = False
         """Whether it is this sweep that folds, for nobody has come."""
         self.waiting: dict[int, tuple[bytes | None, int]] = {}
@@ -58,6 +66,8 @@ class Sweep:
                 self._announce()
                 self.look()
                 self.expire()
+                for chore in self.chores:
+                    chore()
             except RedisError as error:
                 log.warning("cannot sweep", error=type(error).__name__)
             except Exception:  # without its sweep a worker would go on as if nothing could be lost

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from app.alerts import NONE, Key, Timers
 from app.conference import Conference, Coverage, Header, Participant, encode
 from app.events import Callback
 from app.store import keys
@@ -39,6 +40,10 @@ class Change(NamedTuple):
     """What joins the log, with each event's id."""
     message: bytes
     """What subscribers are sent."""
+    timers: Timers = NONE
+    """When its alerts are to be looked at."""
+    outgoing: Sequence[tuple[str, bytes]] = ()
+    """Records of alerts to be told to others, each with its event's id."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, array_like=True):
@@ -96,13 +101,13 @@ class Commit(NamedTuple):
 
 
 # The whole effect of a batch and the inbox's progress, or nothing.
-# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 looks, 10 gaps, then a
-# document, a log and its ids for each changed conference, then each noted call. ARGV is read from the front: token,
-# first and last id of the batch, first id that stays, fold version, how many changes are kept; counters; gaps; dead
-# letters; conferences; call notes. Lists are preceded by their length. Returns nil when fenced, else how much mail is
-# left; the lease is given back.
+# KEYS 1 lease, 2 inbox, 3 index, 4 counters, 5 dead letters, 6 pending, 7 changes, 8 trial, 9 looks, 10 gaps, 11
+# timers, 12 alerts, 13 outbox, then a document, a log and its ids for each changed conference, then each noted call.
+# ARGV is read from the front: token, first and last id of the batch, first id that stays, fold version, how many
+# changes are kept; counters; gaps; dead letters; conferences; call notes. Lists are preceded by their length. Returns
+# nil when fenced, else how much mail is left; the lease is given back.
 COMMIT = """#!lua flags=allow-oom
-local next_arg, next_key = 0, 10
+local next_arg, next_key = 0, 13
 local function take() next_arg = next_arg + 1 return ARGV[next_arg] end
 local function key() next_key = next_key + 1 return KEYS[next_key] end
 local function each(step, act) for _ = 1, tonumber(take()) / step do act() end end
@@ -132,6 +137,11 @@ each(1, function()
   each(2, function() redis.call('ZADD', KEYS[6], take(), take()) end)
   each(1, function() redis.call('ZREM', KEYS[9], take()) end)
   each(2, function() redis.call('ZADD', KEYS[9], take(), take()) end)
+  each(1, function() redis.call('ZREM', KEYS[11], take()) end)
+  each(2, function() redis.call('ZADD', KEYS[11], take(), take()) end)
+  each(1, function() redis.call('ZREM', KEYS[12], take()) end)
+  each(2, function() redis.call('ZADD', KEYS[12], take(), take()) end)
+  each(2, function() redis.call('XADD', KEYS[13], '*', 'i', take(), 'e', take()) end)
   local sid, account, revision, message = take(), take(), take(), take()
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', kept, '*',
     'c', sid, 'a', account, 'r', revision, 'm', message)
@@ -167,6 +177,9 @@ def committing(batch: Batch, fold_version: int, retained: int, work: Commit) -> 
         keys.trial(shard),
         keys.looks(shard),
         keys.gaps(shard),
+        keys.timers(shard),
+        keys.alerts(shard),
+        keys.outbox(shard),
     ]
     counters = {
         "folded": work.folded,
@@ -217,11 +230,14 @@ def _say_change(words: list[Any], change: Change) -> None:
     stale, fresh = _index_changes(change)
     _say(words, list(stale))
     _say(words, list(fresh))
-    was, now = _pending(change.before), _pending(change.after)
-    _say(words, list(was.keys() - now.keys()))
-    _say(words, [word for member, until in now.items() if was.get(member) != until for word in (until, member)])
+    _say_moves(words, _pending(change.before), _pending(change.after))
     for looks in _look_changes(change.before.header if change.before else None, header):
         _say(words, looks)
+    timers = change.timers
+    _say(words, [timer_of(header.sid, key) for key in timers.dropped])
+    _say(words, [word for key, at in timers.at.items() for word in (milliseconds(at), timer_of(header.sid, key))])
+    _say_moves(words, _standing(change.before), _standing(change.after))
+    _say(words, [word for pair in change.outgoing for word in pair])
     words += [header.sid, header.account_sid, header.revision, change.message]
     _say(
         words,
@@ -229,12 +245,43 @@ def _say_change(words: list[Any], change: Change) -> None:
     )
 
 
+def _say_moves(words: list[Any], was: dict[str, int], now: dict[str, int]) -> None:
+    """What a sorted set loses, and what it gains."""
+    if not was and not now:
+        words += (0, 0)  # nearly always
+        return
+    _say(words, list(was.keys() - now.keys()))
+    _say(words, [word for member, score in now.items() if was.get(member) != score for word in (score, member)])
+
+
+def milliseconds(moment: datetime) -> int:
+    """Since 1970."""
+    return round(moment.timestamp() * 1000)
+
+
+def timer_of(conference_sid: str, key: Key) -> str:
+    """What the sorted set of timers holds of a conference's rule and subject."""
+    rule, subject = key
+    return f"{conference_sid} {rule} {subject or '-'}"
+
+
+def _standing(conference: Conference | None) -> dict[str, int]:
+    """Since when each alert of a conference stands, in ms, by what the sorted set holds of it."""
+    if conference is None or not conference.header.alerts:
+        return {}
+    header = conference.header
+    return {
+        f"{header.account_sid} {timer_of(header.sid, (each.rule, each.subject))}": milliseconds(each.since)
+        for each in header.alerts
+    }
+
+
 def _pending(conference: Conference | None) -> dict[str, int]:
     """When each unfinished action of a conference expires, in ms, by what the sorted set holds of it."""
     if conference is None:
         return {}
     sid, actions = conference.header.sid, conference.header.actions
-    return {f"{sid} {each.id}": _ms(each.expires_at) for each in actions if not each.finished}
+    return {f"{sid} {each.id}": milliseconds(each.expires_at) for each in actions if not each.finished}
 
 
 def _look_changes(before: Header | None, after: Header) -> tuple[list[Any], list[Any]]:
@@ -244,13 +291,9 @@ def _look_changes(before: Header | None, after: Header) -> tuple[list[Any], list
     """
     was, now = before and before.want, after.want
     if was and now and was.reason == now.reason:
-        return [], [] if was.due_at <= now.due_at else [_ms(now.due_at), keys.look(after.sid, now.reason)]
+        return [], [] if was.due_at <= now.due_at else [milliseconds(now.due_at), keys.look(after.sid, now.reason)]
     gone = [keys.look(after.sid, was.reason)] if was else []
-    return gone, [_ms(now.due_at), keys.look(after.sid, now.reason)] if now else []
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
+    return gone, [milliseconds(now.due_at), keys.look(after.sid, now.reason)] if now else []
 
 
 def _index_changes(change: Change) -> tuple[set[bytes], set[bytes]]:

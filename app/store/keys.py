@@ -10,6 +10,9 @@ from zlib import crc32
 LAYOUT = "offhook:shards"
 """String: for how many shards this data was laid out, and in which form. Written once, by whoever starts first."""
 
+RULES = "offhook:rules"
+"""String: digest of the rules by which alerts are raised. The workers write it."""
+
 REFUSED = "offhook:refused"
 """Hash: refused requests by reason. Web counts them."""
 
@@ -103,9 +106,39 @@ def tried(shard: int, sid: str) -> str:
     return f"offhook:{{{shard}}}:tried:{sid}"
 
 
+def timers(shard: int) -> str:
+    """Sorted set: what alerts are to be looked at, by when, in ms. Commits write it, and the worker that has looked."""
+    return f"offhook:{{{shard}}}:timers"
+
+
 def alerts(shard: int) -> str:
-    """Sorted set: alerts that stand, by the time in ms since which they do. Commits write it."""
+    """Sorted set: the alerts that stand, by since when, in ms. Commits write it."""
     return f"offhook:{{{shard}}}:alerts"
+
+
+def outbox(shard: int) -> str:
+    """Stream: records of alerts that are to be told to others. Commits append, the sender takes them out."""
+    return f"offhook:{{{shard}}}:outbox"
+
+
+def deliveries(shard: int) -> str:
+    """Sorted set: who is to be told of what, by when it is to be tried, in ms. The sender writes it."""
+    return f"offhook:{{{shard}}}:deliveries"
+
+
+def messages(shard: int) -> str:
+    """Hash: of each delivery, how often it was tried, and the record."""
+    return f"offhook:{{{shard}}}:messages"
+
+
+def undelivered(shard: int) -> str:
+    """Stream: deliveries that were given up, each with the reason; the newest. The sender appends."""
+    return f"offhook:{{{shard}}}:undelivered"
+
+
+def told(shard: int) -> str:
+    """Hash: deliveries that arrived, and those given up, counted by the sender."""
+    return f"offhook:{{{shard}}}:told"
 
 
 def changes(shard: int) -> str:

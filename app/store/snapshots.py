@@ -43,6 +43,7 @@ UNREADABLE = -1
 LETTERS_AT_ONCE = 500
 AT_ONCE = 500
 """Headers, where all are read."""
+LIVE_AT_ONCE = 500
 
 RETAINED = 16_000
 """Changes, evenly of all shards, that a subscriber can miss and still be told, once it is back. Some KiB each."""
@@ -351,6 +352,12 @@ class Snapshots:
             for shard in range(self.shards):
                 pipe.xlen(keys.dead_letters(shard))
             return sum(pipe.execute())
+
+    def live(self) -> Iterator[str]:
+        """Every conference that has not ended, the newest first of each status."""
+        for status in LIVE:
+            for place in self._places(Question(status=status), None, LIVE_AT_ONCE, newer=False):
+                yield place.sid
 
     def sids(self) -> Iterator[str]:
         """Every conference that is kept."""

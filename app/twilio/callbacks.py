@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from app import alerts
 from app.events import DELETED, Call, Callback, Ending, Event, Leg, Recording
 from app.twilio import debugger, snapshot, streams
 from app.twilio.control import Record, read_record, without_credentials
@@ -37,6 +38,8 @@ def read(callback: Callback) -> Event:
         return _control(callback.body)
     if callback.media == "snapshot":
         return _snapshot(callback.body)
+    if callback.media == "alert":
+        return _alert(callback.body)
     contents = _contents(callback)
     if contents is None:
         raise Unusable("not about a conference")
@@ -133,6 +136,8 @@ def parameters(callback: Callback) -> dict[str, Any]:
         return dict(msgspec.to_builtins(_record(callback.body)))
     if callback.media == "snapshot":
         return dict(msgspec.to_builtins(_looked(callback.body)))
+    if callback.media == "alert":
+        return dict(msgspec.to_builtins(_alert_record(callback.body)))
     contents = _contents(callback)
     if not isinstance(contents, list):
         if callback.media == "json":
@@ -360,6 +365,25 @@ def _looked(body: bytes) -> snapshot.Record:
         return snapshot.read_record(body)
     except msgspec.DecodeError as error:
         raise Unusable("a record of a look at Twilio's REST API that this release cannot read") from error
+
+
+def _alert(body: bytes) -> Event:
+    record = _alert_record(body)
+    return Event(
+        id=alerts.id_of(record),
+        source="alert",
+        type="alert-cleared" if record.alert.cleared else "alert-raised",
+        account_sid=record.account_sid,
+        conference_sid=record.conference_sid,
+        alert=record.alert,
+    )
+
+
+def _alert_record(body: bytes) -> alerts.Record:
+    try:
+        return alerts.read_record(body)
+    except msgspec.DecodeError as error:
+        raise Unusable("a record of an alert that this release cannot read") from error
 
 
 def _account(told: Mapping[str, str]) -> str:

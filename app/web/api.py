@@ -1,4 +1,4 @@
-"""The native JSON API: conferences, one conference, its events and timeline, and how the service stands."""
+"""The native JSON API: conferences, one conference, its events and timeline, alerts, and how the service stands."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import urlencode
 
+import msgspec
 import structlog
 from flask import Blueprint, Response, abort
 
-from app.conference import encode, read_header
-from app.events import Callback, Event, Status
+from app.conference import Header, encode, read_header
+from app.events import Alert, Callback, Event, Status
+from app.store.alerts import Alerts
 from app.store.commits import DeadLetter
 from app.store.inbox import Inbox, lag
 from app.store.index import Place
 from app.store.logs import Logged
 from app.store.looks import Looks
+from app.store.outbox import Outbox
 from app.store.snapshots import Question, Snapshots
 from app.timeline import timeline
 from app.twilio.callbacks import Unusable, parameters, read, read_filed
@@ -51,6 +54,7 @@ def create(
 ) -> Blueprint:
     """Routes under `/api`. See `app.web.create_app` for what they are handed."""
     api = Blueprint("api", __name__, url_prefix="/api")
+    alerts, outbox = Alerts(snapshots), Outbox(snapshots.redis, snapshots.shards)
 
     @api.get("/conferences")
     def conferences() -> Response:
@@ -114,6 +118,14 @@ def create(
         log.info("look asked for", conference_sid=sid, by=reader.name)
         return json_value({"conference_sid": sid, "due": True}, 202)
 
+    @api.get("/alerts")
+    def standing() -> Response:
+        reader = access.reader()
+        asked = query("account", "limit")
+        account, limit = asked_account(reader, asked.get("account")), _limit(asked)
+        found = alerts.standing(None if account is None else {account}, limit + 1)
+        return json_value({"alerts": [_alert(*each) for each in found[:limit]], "more": len(found) > limit})
+
     @api.get("/stats")
     def stats() -> Response:
         reader = access.reader()
@@ -132,6 +144,7 @@ def create(
             },
             "twilio": _our_requests(snapshots.rest_counts()),
             "gaps": snapshots.gaps(),
+            "deliveries": msgspec.to_builtins(outbox.standing()),
             "shards": [{"waiting": shard.waiting, "leased": shard.leased} for shard in backlog],
         }
         if reader.accounts is None:
@@ -176,6 +189,11 @@ def _place(cursor: str | None) -> Place | None:
 def _link(path: str, asked: dict[str, str], after: str | None) -> bytes:
     """Where the list goes on, as JSON; null at its end."""
     return encode(None if after is None else f"{path}?{urlencode({**asked, 'after': after})}")
+
+
+def _alert(header: Header, alert: Alert) -> dict[str, Any]:
+    names = {"conference_sid": header.sid, "account_sid": header.account_sid, "friendly_name": header.friendly_name}
+    return names | msgspec.structs.asdict(alert)
 
 
 def _shown(entry: Logged) -> dict[str, Any]:

@@ -191,6 +191,20 @@ SCHEMAS: dict[str, Schema] = {
             "parameters": {"type": ["object", "string"]},
         }
     ),
+    "StandingAlert": {
+        "description": "An alert that stands, and the conference that it is about.",
+        "allOf": [
+            _ref("Alert"),
+            _object(
+                {
+                    "conference_sid": _ref("ConferenceSid"),
+                    "account_sid": _ref("AccountSid"),
+                    "friendly_name": _or_null(TEXT),
+                }
+            ),
+        ],
+    },
+    "Alerts": _object({"alerts": _list(_ref("StandingAlert")), "more": {"type": "boolean"}}),
     "Stats": _object(
         {
             "conferences": _object(dict.fromkeys(get_args(Status), INTEGER)),
@@ -209,6 +223,7 @@ SCHEMAS: dict[str, Schema] = {
                 description="Our own requests to Twilio's REST API by what became of them, and looks by their reason.",
             ),
             "gaps": _object({"missing": INTEGER, "looks": INTEGER, "fruitful": INTEGER}),
+            "deliveries": _object(dict.fromkeys(("waiting", "delivered", "given_up"), INTEGER)),
             "shards": _list(_object({"waiting": INTEGER, "leased": {"type": "boolean"}})),
             "dead_letters": _list(_ref("DeadLetter")),
         },
@@ -323,6 +338,14 @@ PATHS: dict[str, Schema] = {
             },
             (400, 401, 403, 404, 409, 503),
             (_ref("Sid", "parameters"),),
+        )
+    },
+    "/api/alerts": {
+        "get": _operation(
+            "Alerts that stand, those that began last first",
+            {200: _answer("They are. `more`: there are others than these.", _ref("Alerts"))},
+            (400, 401, 404, 503),
+            (_asking("account", _ref("AccountSid")), _ref("Limit", "parameters")),
         )
     },
     "/api/stats": {

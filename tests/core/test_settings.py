@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import traceback
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.alerts import TEXTS, Kind, Rule, text_of
 from app.twilio.signature import Key
 from config.settings import NAMES, SettingsError, from_env
 
@@ -780,3 +783,79 @@ def test_settings_with_secrets_everywhere_show_none_and_all_else(accounts: Accou
     assert SECRET not in repr(settings)
     for word in ("shards=77", MAIN, "name='main'", "shared:MK1", "name='bob'", "scope='read'"):
         assert word in repr(settings)
+
+
+# Alerts
+
+
+SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_the_rules_that_come_with_offhook_are_all_kinds_and_each_says_something() -> None:
+    rules = from_env({}).alert_rules
+    assert {rule.kind for rule in rules.values()} == set(get_args(Kind)) == set(TEXTS)
+    assert all(text_of(rule) for rule in rules.values())
+
+
+def test_a_file_of_ones_own_takes_the_place_of_the_rules(write: WriteFile) -> None:
+    path = write('[[rule]]\nname = "lonely"\nkind = "alone"\nafter = 60\nseverity = "critical"\n')
+    assert from_env({"OFFHOOK_ALERTS_FILE": path}).alert_rules == {
+        "lonely": Rule(name="lonely", kind="alone", after=60, severity="critical")
+    }
+    assert from_env({"OFFHOOK_ALERTS_FILE": write("# none\n")}).alert_rules == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[rule]]\nname = "a"\nkind = "allone"', "rule 1 (a): Invalid enum value - at `$.kind`"),
+        ('[[rule]]\nname = "a"\nkind = "alone"\nfor = 3', "rule 1 (a): Object contains unknown field `for`"),
+        ('[[rule]]\nname = "a"\nkind = "alone"\nafter = "3m"', "rule 1 (a): Expected `int`, got `str` - at `$.after`"),
+        ('[[rule]]\nname = "a"\nkind = "alone"\nafter = -1', "rule 1 (a): after or clear_after is out of range"),
+        ('[[rule]]\nname = "A b"\nkind = "alone"', "rule 1: its name cannot be used"),
+        ('[[rule]]\nkind = "alone"', "rule 1: Object missing required field `name`"),
+        ('[[rule]]\nname = "a"\nkind = "crowded"', "rule 1 (a): more_than belongs to kind crowded"),
+        ('[[rule]]\nname = "a"\nkind = "add-failed"\nafter = 3', "rule 1 (a): after means nothing for kind add-failed"),
+        ('[[rule]]\nname = "a"\nkind = "hold"\n' * 2, "rule 2 (a): an earlier rule has the same name"),
+        ("[[rules]]\n", "OFFHOOK_ALERTS_FILE: Object contains unknown field `rules`"),
+        ("[[rule]\n", "OFFHOOK_ALERTS_FILE: not TOML"),
+    ],
+)
+def test_a_rule_that_cannot_be_used_is_named(write: WriteFile, text: str, said: str) -> None:
+    problem = only_problem({"OFFHOOK_ALERTS_FILE": write(text)})
+    assert problem.startswith("OFFHOOK_ALERTS_FILE")
+    assert said in problem
+    assert "; expected " in problem
+
+
+def test_where_alerts_are_sent_and_what_signs_them() -> None:
+    hooks = {"OFFHOOK_ALERT_WEBHOOKS": "https://a.example/x?k=1, https://b.example"}
+    settings = from_env({**hooks, "OFFHOOK_ALERT_WEBHOOK_SECRET": f"{SIGNING},whsec_{'A' * 32}"})
+    assert settings.alert_webhooks == ("https://a.example/x?k=1", "https://b.example")
+    assert settings.alert_secrets == (b64decode(SIGNING[6:]), bytes(24))
+    assert not settings.alert_webhooks_private
+    assert "a.example" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"OFFHOOK_ALERT_WEBHOOKS": "http://a.example/"}, "OFFHOOK_ALERT_WEBHOOKS, URL 1: not https"),
+        ({"OFFHOOK_ALERT_WEBHOOKS": "https://u:p@a.example/"}, "URL 1: not a URL that can be posted to"),
+        ({"OFFHOOK_ALERT_WEBHOOKS": "https://a.example/,a.example"}, "URL 2: not a URL that can be posted to"),
+        ({"OFFHOOK_ALERT_WEBHOOK_SECRET": "short"}, "OFFHOOK_ALERT_WEBHOOK_SECRET: secret 1 cannot be used"),
+        ({"OFFHOOK_ALERT_WEBHOOK_SECRET": "whsec_abc"}, "OFFHOOK_ALERT_WEBHOOK_SECRET: secret 1 cannot be used"),
+        ({"OFFHOOK_ALERT_WEBHOOKS_PRIVATE": "yes"}, "OFFHOOK_ALERT_WEBHOOKS_PRIVATE: not one of the words"),
+    ],
+)
+def test_where_alerts_cannot_be_sent_is_said(environ: dict[str, str], said: str) -> None:
+    assert said in "\n".join(problems({"OFFHOOK_ALERT_WEBHOOK_SECRET": SIGNING, **environ}))
+
+
+def test_alerts_are_not_sent_unsigned() -> None:
+    assert "OFFHOOK_ALERT_WEBHOOK_SECRET: not set" in only_problem({"OFFHOOK_ALERT_WEBHOOKS": "https://a.example/"})
+
+
+def test_alerts_may_stay_within_the_network_where_that_is_said() -> None:
+    environ = {"OFFHOOK_ALERT_WEBHOOKS": "http://10.0.0.1:8080/", "OFFHOOK_ALERT_WEBHOOKS_PRIVATE": "allow"}
+    assert from_env({**environ, "OFFHOOK_ALERT_WEBHOOK_SECRET": SIGNING}).alert_webhooks_private

@@ -55,6 +55,7 @@ class House:
             "OFFHOOK_DATA_DIR": str(folder / "data"),
             "OFFHOOK_RECONCILE": "off",
             "PORT": str(self.port),
+            "OFFHOOK_ALERTS_FILE": os.devnull,  # logs hold what was sent to it, and nothing of its own
             **environ,
         }
         with self.log.open("ab") as log:

@@ -98,6 +98,20 @@ STATUSES = {
 
 def kept(site: Site) -> dict[bytes, bytes]:
     """Every key that holds what is true or what was told, as it is."""
-    patterns = ("conference:*", "log:*", "ids:*", "call:*", "index", "changes", "dead", "pending")
+    patterns = (
+        "conference:*",
+        "log:*",
+        "ids:*",
+        "call:*",
+        "index",
+        "changes",
+        "dead",
+        "pending",
+        "looks",
+        "gaps",
+        "timers",
+        "alerts",
+        "outbox",
+    )
     names = [name for pattern in patterns for name in site.redis.scan_iter(f"offhook:{{*}}:{pattern}")]
     return {name: site.redis.dump(name) for name in names}

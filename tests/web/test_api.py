@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from redis import Redis
 from structlog.testing import capture_logs
 
+from app.alerts import Record, encode_record
+from app.events import Alert, Callback
 from app.store import feed, keys
 from app.store.snapshots import Snapshots
 from app.web.api import DEAD_LETTERS_SHOWN
-from tests.cast import ACCOUNT, ANNA, BEN, CLEO, ROOM, progress, said
+from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, ROOM, at, progress, said
 from tests.conftest import SHARDS
 from tests.web.conftest import (
     CHILD,
@@ -26,6 +28,7 @@ from tests.web.conftest import (
     KNOWN,
     NEW,
     OPERATOR,
+    OUTSIDER,
     OWNER,
     STANDING,
     STRANGER,
@@ -554,3 +557,32 @@ def test_no_question_is_answered_with_an_error_of_ours(several: Site, path: str,
     answer = several.ask(f"{path}?{urlencode(asked, errors='replace')}")
     assert answer.status_code in (200, 400, 404)
     assert path == "/" or answer.is_json
+
+
+def test_alerts_that_stand_are_listed_to_who_may_see_their_conferences(site: Site) -> None:
+    site.tell(said("participant-join", ANNA, number=1, second=0))
+    alert = Alert(rule="alone", kind="alone", since=NOON, at=at(600), text="One participant has been alone for 10 min.")
+    record = Record(account_sid=ACCOUNT, conference_sid=ROOM, alert=alert)
+    written = Callback(body=encode_record(record), media="alert", received_at=0, key="offhook")
+    site.inbox.append(site.inbox.shard_of(ROOM), written)
+    site.fold()
+    shown = {
+        "conference_sid": ROOM,
+        "account_sid": ACCOUNT,
+        "friendly_name": "Stand-up",
+        "rule": "alone",
+        "kind": "alone",
+        "severity": "warning",
+        "subject": "",
+        "since": "2026-11-22T12:00:00Z",
+        "at": "2026-11-22T12:10:00Z",
+        "cleared": False,
+        "text": "One participant has been alone for 10 min.",
+    }
+    assert site.ask("/api/alerts").get_json() == {"alerts": [shown], "more": False}
+    assert site.ask("/api/alerts", OWNER).get_json()["alerts"] == [shown]
+    assert site.ask("/api/alerts", OUTSIDER).get_json()["alerts"] == []
+    assert site.ask(f"/api/alerts?account={ACCOUNT}", OUTSIDER).status_code == 404
+    assert site.ask(f"/api/conferences/{ROOM}").get_json()["alerts"][0]["rule"] == "alone"
+    [_, logged] = site.ask(f"/api/conferences/{ROOM}/events").get_json()["events"]
+    assert (logged["type"], logged["parameters"]["alert"]["rule"]) == ("alert-raised", "alone")

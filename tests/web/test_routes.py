@@ -77,6 +77,7 @@ TABLE: dict[str, dict[str, Allowed]] = {
     "/api/conferences/<sid>/events": {f"/api/conferences/{ROOM}/events": {"GET": ONE}},
     "/api/conferences/<sid>/timeline": {f"/api/conferences/{ROOM}/timeline": {"GET": ONE}},
     "/api/conferences/<sid>/reconcile": {f"/api/conferences/{ROOM}/reconcile": {"POST": LOOK}},
+    "/api/alerts": {"/api/alerts": {"GET": LIST}},
     "/api/stats": {"/api/stats": {"GET": LIST}},
     "/metrics": {"/metrics": {"GET": LIST}},
     "/api/stream": {"/api/stream": {"GET": LIST}, f"/api/stream?conference={ROOM}": {"GET": ONE}},
