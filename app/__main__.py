@@ -1,4 +1,4 @@
-"""The operator's bench: run, web, worker, simulate, tail, link, twiml, verify, replay."""
+"""The operator's bench: run, web, worker, simulate, tail, link, twiml, verify, replay, reconcile."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from msgspec.structs import replace
 from redis import Redis, RedisError
 
 from app import fold, tail
-from app.conference import UNDETERMINED, document, encode
+from app.conference import UNDETERMINED, document, encode, read_header
 from app.events import Event
 from app.store import embedded
 from app.store.connect import WrongLayout, claim_layout, connect
 from app.store.durability import examine, waits
 from app.store.feed import Feed
 from app.store.inbox import Inbox, is_behind
+from app.store.index import LIVE
+from app.store.looks import Looks
 from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
 from app.supervisor import CannotStart, Process, Supervisor
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 FOLDED_WITHIN = 120.0
 """Seconds that `replay` waits for a worker to fold what it has sent again."""
+ON_COMMAND = "command"
+"""Who has asked for a look, where `reconcile` has."""
 DEMO = "demo.json"
 """In the data directory: the demo's account and key."""
 
@@ -376,6 +380,35 @@ def replay(dead_letters: bool) -> None:
     sys.exit(1 if again else 0)
 
 
+@main.command()
+@click.argument("conference", required=False)
+@click.option("--all-open", is_flag=True, help="Every conference that has not ended, as far as we know.")
+def reconcile(conference: str | None, all_open: bool) -> None:
+    """Have one conference, or every open one, looked at once through Twilio's REST API. A worker does it soon."""
+    if (conference is None) != all_open:
+        raise click.ClickException("Say which: a conference's sid, or --all-open")
+    if conference is not None and not is_sid("CF", conference):
+        raise click.ClickException("That is no conference sid: expected CF and 32 hexadecimal digits.")
+    settings = _settings()
+    if not settings.reconcile:
+        raise click.ClickException("OFFHOOK_RECONCILE is off: no worker looks at Twilio.")
+    logins = settings.logins()
+    _check_redis(settings)
+    redis = _redis(settings)
+    snapshots, looks = Snapshots(redis, settings.shards), Looks(redis, settings.shards)
+    if conference is not None:
+        [raw] = snapshots.headers([conference])
+        if raw is None:
+            raise click.ClickException(f"No conference {conference} is known here.")
+        if read_header(raw).account_sid not in logins:
+            raise click.ClickException("No Auth Token is configured for its account: Twilio would not let us in.")
+        sids = [conference]
+    else:
+        sids = [header.sid for status in LIVE for header in snapshots.all_of(status) if header.account_sid in logins]
+    looks.ask(sids, "operator", time.time_ns() // 1_000_000, by=ON_COMMAND)
+    click.echo(f"{len(sids)} due, at most {settings.reconcile_rate:g} requests a second and account")
+
+
 def _some_wait(inbox: Inbox, last: Mapping[int, bytes]) -> bool:
     """Whether any shard's inbox still has an entry up to the one that is named."""
     backlog = inbox.backlog() if last else []
@@ -479,6 +512,7 @@ def _demo_api(environ: dict[str, str]) -> list[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     environ["TWILIO_API_BASE_URL"] = f"http://127.0.0.1:{port}"
+    environ.setdefault("OFFHOOK_ADOPT", "off")  # whoever plays Twilio begins after us, and with nothing
     return ["--api", "--api-port", str(port)]
 
 

@@ -39,14 +39,8 @@ def build(settings: Settings) -> Flask:
         parents={sid: account.parent for sid, account in settings.accounts.items() if account.parent},
         api_keys={key.name: Grant(key.secret, key.scope == "control", key.account) for key in settings.api_keys},
         public_url=settings.public_url,
-        twilio=Twilio(
-            settings.twilio_api_base_url,
-            {
-                sid: (login[0], login[1].secret)
-                for sid, account in settings.accounts.items()
-                if (login := account.login)
-            },
-        ),
+        twilio=Twilio(settings.twilio_api_base_url, settings.logins()),
+        reconciles=settings.reconcile,
         list_status=None if settings.list_status == "all" else settings.list_status,
         url_hosts=settings.url_hosts,
         prepare=cache(partial(claim_layout, state, settings.shards)),  # what it raises is not remembered

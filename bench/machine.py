@@ -72,6 +72,7 @@ def environment(redis_url: str, port: int, web_processes: int = 1) -> dict[str, 
         "PORT": str(port),
         "WEB_CONCURRENCY": str(web_processes),
         "OFFHOOK_LOG_LEVEL": "warning",
+        "OFFHOOK_RECONCILE": "off",
         "NODE_ENV": "production",
     }
 

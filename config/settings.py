@@ -55,6 +55,9 @@ NAMES = (
     "OFFHOOK_ALERT_WEBHOOK_SECRET_FILE",
     "OFFHOOK_ALERT_WEBHOOKS_PRIVATE",
     "TWILIO_API_BASE_URL",
+    "OFFHOOK_RECONCILE",
+    "OFFHOOK_RECONCILE_RATE",
+    "OFFHOOK_ADOPT",
     "OFFHOOK_SHARDS",
     "PORT",
     "WEB_CONCURRENCY",
@@ -141,11 +144,22 @@ class Settings:
     port: int
     web_concurrency: int
     twilio_api_base_url: str = field(repr=False)
+    reconcile: bool
+    """Whether Twilio's REST API is looked at where callbacks were lost."""
+    reconcile_rate: float
+    """Requests a second of each account for that."""
+    adopt: bool
+    """Whether conferences that go on already are taken over at the start."""
     database_url: str | None = field(repr=False)
     """None: a SQLite file in `data_dir`."""
     log_level: LogLevel
     failpoints: tuple[Failpoint, ...]
     """Faults to inject, in tests of what is lost; see `app.failpoints`."""
+
+    def logins(self) -> dict[str, tuple[str, bytes]]:
+        """Name and secret for Twilio's REST API, by account sid; of those accounts that have one."""
+        found = ((sid, account.login) for sid, account in self.accounts.items())
+        return {sid: (login[0], login[1].secret) for sid, login in found if login is not None}
 
 
 def from_env(environ: Mapping[str, str]) -> Settings:
@@ -177,6 +191,9 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         port=env.number("PORT", most=65535, default=8000),
         web_concurrency=env.number("WEB_CONCURRENCY", most=64, default=min(4, _usable_cores())),
         twilio_api_base_url=env.web_url("TWILIO_API_BASE_URL") or "https://api.twilio.com",
+        reconcile=env.is_on("OFFHOOK_RECONCILE"),
+        reconcile_rate=env.rate("OFFHOOK_RECONCILE_RATE", most=100, default=2.0),
+        adopt=env.is_on("OFFHOOK_ADOPT"),
         database_url=env.database_url("DATABASE_URL"),
         log_level=cast(LogLevel, env.one_of("OFFHOOK_LOG_LEVEL", get_args(LogLevel), "info")),
         failpoints=_failpoints(env),
@@ -260,6 +277,20 @@ class _Environment:
         if word not in words:
             self.refuse(name, "not one of the words it can be", "one of " + ", ".join(words))
         return word
+
+    def is_on(self, name: str) -> bool:
+        """Whether what is on unless switched off is so."""
+        return self.one_of(name, ("on", "off"), "on") == "on"
+
+    def rate(self, name: str, *, most: int, default: float) -> float:
+        """So many a second, from a hundredth to `most`."""
+        text = self.get(name)
+        if text is None:
+            return default
+        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,2})?", text) or not 0.01 <= float(text) <= most:
+            self.refuse(name, "not a usable rate", f"a number from 0.01 to {most}, such as 2 or 0.5")
+            return default
+        return float(text)
 
     def is_given(self, name: str) -> bool:
         """Whether the secret `name` is set, by itself or as a file."""

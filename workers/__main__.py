@@ -16,11 +16,15 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from app import failpoints
+from app.store.attendance import Attendance
+from app.store.budget import Budget
 from app.store.connect import WrongLayout, claim_layout, connect, until_answering
 from app.store.durability import examine
 from app.store.inbox import Inbox
+from app.store.looks import Looks
 from app.store.outbox import Outbox
 from app.store.snapshots import Snapshots
+from app.upstream.api import Twilio
 from app.upstream.webhooks import Endpoint
 from config.logs import configure_logs
 from config.settings import Settings, SettingsError, from_env
@@ -28,6 +32,7 @@ from workers.alerts import Lookout
 from workers.drain import Drain
 from workers.outbox import Sender
 from workers.queue import DRAIN, job_class, nudge, wake_ups
+from workers.reconcile import Reconcile
 from workers.sweep import Sweep
 from workers.watch import watch
 
@@ -80,6 +85,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # until RQ has its own
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=sweep.run, args=[stop], daemon=True, name="sweep").start()
+    if (reconcile := reconciling(settings, sweep)) is not None:
+        threading.Thread(target=reconcile.run, args=[stop], daemon=True, name="reconcile").start()
     threading.Thread(target=watch, args=[[drain, sweep.drain], stop], daemon=True, name="watch").start()
     if settings.alert_webhooks:
         threading.Thread(target=sender(settings).run, args=[stop], daemon=True, name="outbox").start()
@@ -125,6 +132,24 @@ def sender(settings: Settings) -> Sender:
         for url in settings.alert_webhooks
     ]
     return Sender(Outbox(connect(str(settings.redis_url), patience=PATIENCE), settings.shards), endpoints)
+
+
+def reconciling(settings: Settings, sweep: Sweep) -> Reconcile | None:
+    """What looks at Twilio's REST API, beside this sweep. None: nothing is to, or there are no credentials for it."""
+    logins = settings.logins()
+    if not settings.reconcile or not logins:
+        return None
+    state = connect(str(settings.redis_url), patience=PATIENCE)
+    return Reconcile(
+        inbox=Inbox(state, settings.shards, settings.inbox_limit),
+        snapshots=Snapshots(state, settings.shards),
+        looks=Looks(state, settings.shards),
+        budget=Budget(state, settings.reconcile_rate),
+        attendance=Attendance(state),
+        twilio=Twilio(settings.twilio_api_base_url, logins),
+        nudge=sweep.nudge,
+        adopts=settings.adopt,
+    )
 
 
 def of_rq(settings: Settings, drain: Drain) -> Worker:

@@ -17,8 +17,10 @@ REFUSED = "offhook:refused"
 """Hash: refused requests by reason. Web counts them."""
 
 REST = "offhook:rest"
-"""Hash: looks at Twilio's REST API on our own account, by outcome, and as `snapshot:<reason>` by why. Workers count
-them."""
+"""Hash: our own requests to Twilio's REST API by outcome, and the looks they made up by reason. Workers count them."""
+
+ATTENDED = "offhook:attended"
+"""Hash: when a web process last said that it takes callbacks, and an outage that nobody has seen to yet."""
 
 PROBE = "offhook:probe"
 """String with a short life: written to learn whether anything can be. Web writes it for /readyz."""
@@ -74,13 +76,34 @@ def pending(shard: int) -> str:
 
 def looks(shard: int) -> str:
     """Sorted set: conferences for which Twilio's REST API is to be looked at, with the reason, by the time in ms from
-    which it is due. Commits keep a conference's own want in it; workers add other reasons, and put off."""
+    which it is due. Commits keep a conference's own want in it; web, commands and workers add other reasons, and
+    workers put off."""
     return f"offhook:{{{shard}}}:looks"
 
 
 def look(sid: str, reason: str) -> str:
     """Member of `looks`."""
     return f"{sid} {reason}"
+
+
+def asking(shard: int, sid: str) -> str:
+    """String with a short life: the random token of the one worker that looks at this conference at Twilio."""
+    return f"offhook:{{{shard}}}:asking:{sid}"
+
+
+def asked_by(shard: int, sid: str) -> str:
+    """String with a life of a day: name of the key with which somebody asked for a look. Web and commands write it."""
+    return f"offhook:{{{shard}}}:asked:{sid}"
+
+
+def seen(shard: int, sid: str) -> str:
+    """String with a life of a day: when Twilio's REST API last showed a conference, in ms. Workers write it."""
+    return f"offhook:{{{shard}}}:seen:{sid}"
+
+
+def tried(shard: int, sid: str) -> str:
+    """String with a life of a day: how often in a row a look at this conference has failed. Workers count it."""
+    return f"offhook:{{{shard}}}:tried:{sid}"
 
 
 def timers(shard: int) -> str:
@@ -158,6 +181,21 @@ def ids(shard: int, sid: str) -> str:
 def call(shard: int, sid: str) -> str:
     """Hash with a long life: a call's own callbacks by identity, and the conferences it has been seen in."""
     return f"offhook:{{{shard}}}:call:{sid}"
+
+
+def budget(account: str) -> str:
+    """Hash with a life of an hour: what an account may still ask Twilio's REST API (see `budget.py`). Workers count."""
+    return f"offhook:budget:{account}"
+
+
+def adopted(account: str) -> str:
+    """String: this account's conferences in progress have been listed once. The worker that did it writes it."""
+    return f"offhook:adopted:{account}"
+
+
+def errand(name: str) -> str:
+    """String with a short life: a worker is about something that only one should do at a time."""
+    return f"offhook:errand:{name}"
 
 
 def promise(digest: str) -> str:

@@ -41,6 +41,8 @@ UNREADABLE = -1
 """Fold version of a document whose shape this release does not know."""
 
 LETTERS_AT_ONCE = 500
+AT_ONCE = 500
+"""Headers, where all are read."""
 LIVE_AT_ONCE = 500
 
 RETAINED = 16_000
@@ -212,6 +214,15 @@ class Snapshots:
         """
         found, place = self._found(question, place, most, newer)
         return (found[::-1] if newer else found), place
+
+    def all_of(self, status: Status, account: str | None = None) -> Iterator[Header]:
+        """Every conference with this status, of one account or of all; those that come meanwhile may be left out."""
+        place: Place | None = None
+        while True:
+            page, place = self.page(Question(account=account, status=status), place, AT_ONCE)
+            yield from map(read_header, page)
+            if place is None:
+                return
 
     def _found(
         self, question: Question, place: Place | None, most: int, newer: bool

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from app import alerts
 from app.events import DELETED, Call, Callback, Ending, Event, Leg, Recording
-from app.twilio import debugger, streams
+from app.twilio import debugger, snapshot, streams
 from app.twilio.control import Record, read_record, without_credentials
 from app.twilio.sids import is_sid
 from app.twilio.signature import Malformed, form_fields
@@ -36,6 +36,8 @@ def read(callback: Callback) -> Event:
     """The event that a callback tells of. Raises `Unusable`."""
     if callback.media == "control":
         return _control(callback.body)
+    if callback.media == "snapshot":
+        return _snapshot(callback.body)
     if callback.media == "alert":
         return _alert(callback.body)
     contents = _contents(callback)
@@ -67,6 +69,12 @@ class Glance(NamedTuple):
 
 def glance(callback: Callback) -> Glance | None:
     """What a callback is about that nobody can or dares to read. None: that is not plain to see."""
+    if callback.media == "snapshot":
+        try:
+            event = _snapshot(callback.body)
+        except Unusable:
+            return None
+        return Glance(event.account_sid, str(event.conference_sid), event.id)
     try:
         contents = _contents(callback)
     except Unusable:
@@ -126,6 +134,8 @@ def parameters(callback: Callback) -> dict[str, Any]:
     """
     if callback.media == "control":
         return dict(msgspec.to_builtins(_record(callback.body)))
+    if callback.media == "snapshot":
+        return dict(msgspec.to_builtins(_looked(callback.body)))
     if callback.media == "alert":
         return dict(msgspec.to_builtins(_alert_record(callback.body)))
     contents = _contents(callback)
@@ -341,6 +351,20 @@ def _record(body: bytes) -> Record:
         return read_record(body)
     except msgspec.DecodeError as error:
         raise Unusable("a record of a control request that this release cannot read") from error
+
+
+def _snapshot(body: bytes) -> Event:
+    record = _looked(body)
+    if not (is_sid("AC", record.account_sid) and is_sid("CF", record.conference_sid)):
+        raise Unusable("a record of a look at Twilio's REST API that names no account and conference")
+    return snapshot.event_of(record, blake2b(body, digest_size=12).hexdigest())
+
+
+def _looked(body: bytes) -> snapshot.Record:
+    try:
+        return snapshot.read_record(body)
+    except msgspec.DecodeError as error:
+        raise Unusable("a record of a look at Twilio's REST API that this release cannot read") from error
 
 
 def _alert(body: bytes) -> Event:

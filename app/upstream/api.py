@@ -1,4 +1,4 @@
-"""Passes requests on to Twilio's REST API, each once, and hands back the answer as it came.
+"""Sends requests to Twilio's REST API, each once, and hands back the answer as it came.
 
 Through the official SDK's HTTP client, for its proxy settings and certificates; not through its typed methods, which
 would lose parameters newer than themselves.
@@ -21,8 +21,8 @@ from twilio.http.http_client import TwilioHttpClient
 
 PATIENCE = 15.0
 """Seconds to connect, again for the answer to begin, and again for it to end."""
-LARGEST_ANSWER = 1024 * 1024
-"""Bytes. Twilio's are well under 4 KiB."""
+LARGEST_ANSWER = 4 * 1024 * 1024
+"""Bytes. Most of Twilio's are well under 4 KiB; a page of a thousand conferences with long names has some 2 MiB."""
 AT_ONCE = 64
 """Requests under way from one process. A slow Twilio must not take the places of callbacks."""
 PASSED_BACK = ("twilio-", "retry-after", "x-home-region", "x-api-domain")
@@ -43,6 +43,8 @@ class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+    date: str | None = None
+    """Its Date, as it came: when it was made by the clock of whoever made it."""
 
 
 class Unanswered(Exception):
@@ -126,7 +128,8 @@ class Twilio:
             raise Unanswered("its answer could not be read", sent=True, timed_out=False) from error
         kept = {header: value for header, value in answer.headers.items() if header.lower().startswith(PASSED_BACK)}
         media = answer.headers.get("Content-Type")
-        return Answer(answer.status_code, {**kept, **({"Content-Type": media} if media else {})}, body_read[-1])
+        kept |= {"Content-Type": media} if media else {}
+        return Answer(answer.status_code, kept, body_read[-1], answer.headers.get("Date"))
 
 
 def _whole(response: requests.Response) -> bytes:

@@ -12,8 +12,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from app.events import Status
+from app.store.attendance import Attendance
 from app.store.feed import Feed
 from app.store.inbox import Inbox
+from app.store.looks import Looks
 from app.store.promises import Promises
 from app.store.sessions import Sessions
 from app.store.snapshots import Snapshots
@@ -59,6 +61,7 @@ def create_app(
     api_keys: Mapping[str, Grant],
     public_url: str | None,
     twilio: Twilio,
+    reconciles: bool = True,
     list_status: Status | None = None,
     url_hosts: frozenset[str] | None = None,
     prepare: Callable[[], None] = lambda: None,
@@ -69,8 +72,9 @@ def create_app(
     `keys` are by account sid what may sign its callbacks; `parents` name the parent of a subaccount; `api_keys` are
     grants by name. `inbox`, `snapshots` and `feed` had better not share connections: readers must not keep callbacks
     waiting. `nudge` asks for a drain and may raise redis.RedisError. `public_url` is what Twilio was given, or
-    None to believe each request. `twilio` is where control requests go. A Twilio-shaped list that is asked for no
-    status shows those with `list_status`, None: all. `url_hosts` are those that control requests may name, None: any.
+    None to believe each request. `twilio` is where control requests go, `reconciles` whether workers look there for
+    what was lost. A Twilio-shaped list that is asked for no status shows those with `list_status`, None: all.
+    `url_hosts` are those that control requests may name, None: any.
     `prepare` makes sure that callbacks are stored where they will be looked for; it raises redis.RedisError or
     `WrongLayout` where it cannot. `spool` is where callbacks go that Redis cannot take; it is emptied by what
     `extensions[UPKEEP]` does, which somebody has to run.
@@ -84,7 +88,7 @@ def create_app(
     sessions = Sessions(snapshots.redis)
     access = Access(keys, parents, api_keys, sessions, partial(refusals.note, "sign-in"))
     intake = Intake(inbox, nudge, prepare, spool)
-    app.extensions[UPKEEP] = Upkeep(intake, refusals)
+    app.extensions[UPKEEP] = Upkeep(intake, refusals, Attendance(inbox.redis))
     control = Control(
         snapshots=snapshots,
         promises=Promises(inbox.redis),
@@ -95,7 +99,10 @@ def create_app(
     )
     app.register_blueprint(rest.create(snapshots=snapshots, access=access, control=control, list_status=list_status))
     app.register_blueprint(insights.create(snapshots=snapshots, access=access, public_url=public_url))
-    app.register_blueprint(api.create(inbox=inbox, snapshots=snapshots, access=access, refusals=refusals))
+    reconcile = api.Reconciling(Looks(snapshots.redis, snapshots.shards), twilio.can_reach, reconciles)
+    app.register_blueprint(
+        api.create(inbox=inbox, snapshots=snapshots, access=access, refusals=refusals, reconcile=reconcile)
+    )
     fanout = Fanout(feed, inbox)
     app.extensions[FANOUT] = fanout
     app.register_blueprint(stream.create(snapshots=snapshots, feed=feed, fanout=fanout, access=access))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import urlencode
 
 import msgspec
+import structlog
 from flask import Blueprint, Response, abort
 
 from app.conference import Header, encode, read_header
@@ -19,6 +21,7 @@ from app.store.commits import DeadLetter
 from app.store.inbox import Inbox, lag
 from app.store.index import Place
 from app.store.logs import Logged
+from app.store.looks import Looks
 from app.store.outbox import Outbox
 from app.store.snapshots import Question, Snapshots
 from app.timeline import timeline
@@ -33,8 +36,22 @@ from app.web.refusals import Refusals
 USUAL_PAGE, LARGEST_PAGE = 50, 500
 DEAD_LETTERS_SHOWN = 20
 
+log = structlog.get_logger("offhook.api")
 
-def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refusals) -> Blueprint:
+
+class Reconciling(NamedTuple):
+    """Looks at Twilio's REST API that can be asked for."""
+
+    looks: Looks
+    can_reach: Callable[[str], bool]
+    """Whether there are credentials for an account."""
+    on: bool
+    """Whether workers look at all."""
+
+
+def create(
+    *, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refusals, reconcile: Reconciling
+) -> Blueprint:
     """Routes under `/api`. See `app.web.create_app` for what they are handed."""
     api = Blueprint("api", __name__, url_prefix="/api")
     alerts, outbox = Alerts(snapshots), Outbox(snapshots.redis, snapshots.shards)
@@ -86,6 +103,21 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
         shown = encode(timeline(told))
         return json_bytes(b'{"revision":%d,"events":%d,%b' % (revision, heard, shown[1:]))
 
+    @api.post("/conferences/<sid>/reconcile")
+    def look(sid: str) -> Response:
+        reader = access.reader()
+        query()
+        account = read_header(visible_header(reader, sid, snapshots)).account_sid
+        if not reader.control:
+            abort(403, "This key only reads. Use one with the scope control.")
+        if not reconcile.on:
+            abort(409, "Nothing here looks at Twilio: OFFHOOK_RECONCILE is off.")
+        if not reconcile.can_reach(account):
+            abort(409, "No Auth Token is configured for this account: Twilio would not let us in.")
+        reconcile.looks.ask([sid], "operator", time.time_ns() // 1_000_000, by=reader.name)
+        log.info("look asked for", conference_sid=sid, by=reader.name)
+        return json_value({"conference_sid": sid, "due": True}, 202)
+
     @api.get("/alerts")
     def standing() -> Response:
         reader = access.reader()
@@ -110,6 +142,7 @@ def create(*, inbox: Inbox, snapshots: Snapshots, access: Access, refusals: Refu
                 "oldest_waiting_seconds": lag(backlog, time.time()),
                 "refused": refusals.totals(),
             },
+            "twilio": _our_requests(snapshots.rest_counts()),
             "gaps": snapshots.gaps(),
             "deliveries": msgspec.to_builtins(outbox.standing()),
             "shards": [{"waiting": shard.waiting, "leased": shard.leased} for shard in backlog],
@@ -179,6 +212,15 @@ def _shown(entry: Logged) -> dict[str, Any]:
         "verified_by": entry.callback.key,
         "parameters": parameters(entry.callback),
     }
+
+
+def _our_requests(counts: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Requests by outcome, and looks by reason."""
+    shown: dict[str, dict[str, int]] = {"requests": {}, "looks": {}}
+    for name, count in sorted(counts.items()):
+        kind, _, reason = name.partition(":")
+        shown["looks" if reason else "requests"][reason or kind] = count
+    return shown
 
 
 def _buried(letter: DeadLetter) -> dict[str, Any]:

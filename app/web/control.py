@@ -41,7 +41,7 @@ from app.twilio.control import (
 from app.twilio.resources import accounts_path, error, xml
 from app.twilio.sids import is_sid
 from app.twilio.signature import Malformed, form_fields
-from app.upstream.api import FORWARDED_BY, Answer, Busy, Twilio, Unanswered
+from app.upstream.api import Answer, Busy, Twilio, Unanswered
 from app.web.access import Reader
 from app.web.answers import target
 from app.web.failures import Failure, not_here, wants_json
@@ -146,8 +146,6 @@ class Control:
     def _checked(self, reader: Reader, aim: Target) -> Request:
         if not reader.control:
             raise Failure(403, "This key only reads. Use one with the scope control.")
-        if FORWARDED_BY in request.headers:
-            raise Failure(502, "TWILIO_API_BASE_URL leads back to Offhook itself: set it to Twilio's, or leave it out.")
         if not self.twilio.can_reach(aim.account):
             raise Failure(403, "No Auth Token is configured for this account: Twilio would not let us in.")
         if aim.conference in (".", "..") or not aim.conference:
@@ -273,11 +271,13 @@ class Control:
         named = "Idempotency-Key" in request.headers
         try:
             if outcome.error == "no answer" and not named:
-                self.promises.keep(key, asked.fingerprint, Answered(*answer), seconds=SAME_AGAIN)
+                self.promises.keep(
+                    key, asked.fingerprint, Answered(answer.status, answer.headers, answer.body), seconds=SAME_AGAIN
+                )
             elif outcome.error == "not sent" or outcome.status == 429 or not named:
                 self.promises.forget(key)
             else:
-                self.promises.keep(key, asked.fingerprint, Answered(*answer))
+                self.promises.keep(key, asked.fingerprint, Answered(answer.status, answer.headers, answer.body))
         except RedisError as failure:
             log.error("an answer could not be remembered", action=outcome.id, error=type(failure).__name__)
 

@@ -136,6 +136,7 @@ FAILURES = {
     401: "Not signed in, or the name or the secret is wrong.",
     403: "A browser sent this from another site's page, or does not say from which.",
     404: "Not known here, or not to this key.",
+    409: "It cannot be done as Offhook is set; `message` says why.",
     413: "The body is larger than 64 KiB.",
     415: "The body is of another media type.",
     503: "Redis does not answer, or cannot.",
@@ -213,6 +214,13 @@ SCHEMAS: dict[str, Schema] = {
                     "oldest_waiting_seconds": _or_null({"type": "number"}),
                     "refused": {"type": "object", "additionalProperties": INTEGER},
                 }
+            ),
+            "twilio": _object(
+                {
+                    "requests": {"type": "object", "additionalProperties": INTEGER},
+                    "looks": {"type": "object", "additionalProperties": INTEGER},
+                },
+                description="Our own requests to Twilio's REST API by what became of them, and looks by their reason.",
             ),
             "gaps": _object({"missing": INTEGER, "looks": INTEGER, "fruitful": INTEGER}),
             "deliveries": _object(dict.fromkeys(("waiting", "delivered", "given_up"), INTEGER)),
@@ -316,6 +324,19 @@ PATHS: dict[str, Schema] = {
             "Who was in it from when until when, and how",
             {200: _answer("The timeline.", _ref("Picture"))},
             (400, 401, 404, 503),
+            (_ref("Sid", "parameters"),),
+        )
+    },
+    "/api/conferences/{sid}/reconcile": {
+        "post": _operation(
+            "Have it looked at once through Twilio's REST API",
+            {
+                202: _answer(
+                    "It is due. What is seen joins the conference's log.",
+                    _object({"conference_sid": _ref("ConferenceSid"), "due": {"const": True}}),
+                )
+            },
+            (400, 401, 403, 404, 409, 503),
             (_ref("Sid", "parameters"),),
         )
     },

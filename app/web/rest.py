@@ -20,6 +20,7 @@ from app.store.snapshots import Question, Snapshots, within
 from app.twilio import resources
 from app.twilio.sids import is_sid
 from app.twilio.times import read_time
+from app.upstream.api import FORWARDED_BY
 from app.web import pages
 from app.web.access import Access
 from app.web.answers import target
@@ -54,6 +55,8 @@ def create(*, snapshots: Snapshots, access: Access, control: Control, list_statu
         account, below = words[1], words[3:]
         if not reader.may_see(account) or account not in access.keys:
             raise not_here()
+        if FORWARDED_BY in request.headers:  # a look that saw ourselves would confirm whatever we believe
+            raise Failure(502, "TWILIO_API_BASE_URL leads back to Offhook itself: set it to Twilio's, or leave it out.")
         if request.method in ("GET", "HEAD"):
             return as_asked(_read(account, below))
         return control.carry_out(reader, _aimed_at(request.method, account, below, form))

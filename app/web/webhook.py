@@ -204,10 +204,13 @@ class Webhook:
         try:
             self.intake.store_all(mail)
         except Full:
-            self.refusals.note("speech, for want of room" if mail[0].speech else "no room")
+            if mail[0].speech:  # nothing but a callback tells of it
+                self.refusals.note("speech, for want of room")
+            else:
+                self.refusals.note_lost("no room")
             return failure(503, "Not stored: too many callbacks are waiting to be folded.")
         except (RedisError, WrongLayout) as error:
-            self.refusals.note("not stored", error=type(error).__name__)
+            self.refusals.note_lost("not stored", error=type(error).__name__)
             return failure(503, "Not stored: Redis does not answer, or cannot.")
         return None
 

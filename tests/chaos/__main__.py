@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.chaos import crashes, failures, faults, serving, soak
+from tests.chaos import crashes, failures, faults, reconcile, serving, soak
 from tests.chaos.lab import SIZES, Finding, Lab
 
 SCENARIOS: dict[str, Callable[[Lab], None]] = {
@@ -31,8 +31,9 @@ SCENARIOS: dict[str, Callable[[Lab], None]] = {
     "poison": failures.poison,
     "failpoints": failures.at_failpoints,
     "rolling": failures.rolling,
+    "reconcile": reconcile.reconcile,
 }
-ALONE = ("graceful", "stalled", "errors", "overload")
+ALONE = ("graceful", "stalled", "errors", "overload", "reconcile")
 """What measures short times; the others go on two at a time, the longest first."""
 LONGEST = ("soak", "kills", "failpoints", "takeover", "rolling", "pauses", "restarts")
 HEADER = ("fault", "count", "promise", "measured", "verdict")

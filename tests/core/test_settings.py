@@ -642,6 +642,27 @@ def test_service_links_of_a_container_platform_are_left_alone() -> None:
     assert from_env(links) == from_env({})
 
 
+# Looking at Twilio
+
+
+def test_what_was_lost_is_looked_for_unless_switched_off() -> None:
+    usual = from_env({})
+    assert (usual.reconcile, usual.reconcile_rate, usual.adopt) == (True, 2.0, True)
+    off = from_env({"OFFHOOK_RECONCILE": "off", "OFFHOOK_RECONCILE_RATE": "0.5", "OFFHOOK_ADOPT": "off"})
+    assert (off.reconcile, off.reconcile_rate, off.adopt) == (False, 0.5, False)
+
+
+@pytest.mark.parametrize("rate", ["0", "0.001", "101", "-1", "1e1", "fast", "2,5"])
+def test_a_rate_that_cannot_be_is_refused(rate: str) -> None:
+    assert only_problem({"OFFHOOK_RECONCILE_RATE": rate}).startswith("OFFHOOK_RECONCILE_RATE: not a usable rate")
+
+
+def test_logins_are_those_of_accounts_that_have_a_token(accounts: Accounts) -> None:
+    shared = f'[[account]]\nsid = "{OTHER}"\nshared_keys = [{{ id = "MK1", secret = "s" }}]\n'
+    settings = from_env(accounts(f'{shared}[[account]]\nsid = "{SUB}"\nparent = "{MAIN}"'))
+    assert settings.logins() == {MAIN: (MAIN, b"main-token"), SUB: (MAIN, b"main-token")}
+
+
 # All at once, and no secret in sight
 
 

@@ -53,6 +53,7 @@ class House:
             "TWILIO_ACCOUNT_SID": ACCOUNT,
             "TWILIO_AUTH_TOKEN": TOKEN.replace(" ", "-"),
             "OFFHOOK_DATA_DIR": str(folder / "data"),
+            "OFFHOOK_RECONCILE": "off",
             "PORT": str(self.port),
             "OFFHOOK_ALERTS_FILE": os.devnull,  # logs hold what was sent to it, and nothing of its own
             **environ,

@@ -293,6 +293,12 @@ def test_only_known_headers_come_back(serve: Serve) -> None:
     assert Twilio(server.origin, LOGINS).send("POST", ACCOUNT, PATH, BODY).headers == kept
 
 
+def test_when_an_answer_was_made_is_told_beside_it(serve: Serve) -> None:
+    server = serve(saying(answer("200 OK", b"{}", "Date: Sun, 22 Nov 2026 12:00:00 GMT")))
+    got = Twilio(server.origin, LOGINS).send("GET", ACCOUNT, PATH, b"")
+    assert (got.date, got.headers) == ("Sun, 22 Nov 2026 12:00:00 GMT", {})
+
+
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
 def test_a_redirect_is_an_answer_and_is_not_followed(serve: Serve, status: str) -> None:
     elsewhere = serve(saying(answer()))

@@ -76,6 +76,8 @@ class Site:
     """Where Twilio's REST API is; nobody is there."""
     list_status: Status | None = None
     url_hosts: frozenset[str] | None = None
+    reconciles: bool = True
+    logins: Mapping[str, tuple[str, bytes]] = field(default_factory=lambda: LOGINS)
     spool: Spool | None = None
     woken: int = 0
     """How often a drain was asked for."""
@@ -97,7 +99,8 @@ class Site:
                 TENANT[0]: Grant(TENANT[1].encode(), control=True, account=STRANGER),
             },
             public_url=self.public_url,
-            twilio=Twilio(self.upstream, LOGINS),
+            twilio=Twilio(self.upstream, self.logins),
+            reconciles=self.reconciles,
             list_status=self.list_status,
             url_hosts=self.url_hosts,
             spool=self.spool,

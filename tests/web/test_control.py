@@ -657,6 +657,9 @@ def test_an_upstream_that_is_ourselves_is_found_out(room: Site, upstream: Upstre
     assert upstream.asked[0].headers[FORWARDED_BY] == "1"
     answer = change(room, f"{HERE}.json", headers={FORWARDED_BY: "1"})
     assert "TWILIO_API_BASE_URL" in failed(answer, 502)
+    assert room.ask(f"{HERE}.json", OWNER, headers={FORWARDED_BY: "1"}).status_code == 502, (
+        "nor is it what Twilio shows"
+    )
     assert len(upstream.asked) == 1
 
 

@@ -53,6 +53,7 @@ LIST = (401, 200, 200, 200, 200, 200, 200)
 ONE = (401, 200, 200, 404, 200, 200, 200)
 PAGE = (303, 200, 200, 200, 200, 200, 200)
 CHANGE = (401, 403, 200, 404, 200, 403, 403)
+LOOK = (401, 403, 202, 404, 202, 403, 403)
 NO_CHANGE = (401, 405, 405, 404, 405, 403, 403)
 SIGN_IN = (403, 403, 403, 403, 415, 403, 403)
 SIGN_OUT = (403, 403, 403, 403, 204, 403, 403)
@@ -75,6 +76,7 @@ TABLE: dict[str, dict[str, Allowed]] = {
     "/api/conferences/<sid>": {f"/api/conferences/{ROOM}": {"GET": ONE}},
     "/api/conferences/<sid>/events": {f"/api/conferences/{ROOM}/events": {"GET": ONE}},
     "/api/conferences/<sid>/timeline": {f"/api/conferences/{ROOM}/timeline": {"GET": ONE}},
+    "/api/conferences/<sid>/reconcile": {f"/api/conferences/{ROOM}/reconcile": {"POST": LOOK}},
     "/api/alerts": {"/api/alerts": {"GET": LIST}},
     "/api/stats": {"/api/stats": {"GET": LIST}},
     "/metrics": {"/metrics": {"GET": LIST}},

@@ -34,6 +34,7 @@ def working(redis_url: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]
         "TWILIO_AUTH_TOKEN": "a-pretend-token",
         "REDIS_URL": redis_url,
         "OFFHOOK_SHARDS": str(SHARDS),
+        "OFFHOOK_RECONCILE": "off",
         **environ,
     }
     with subprocess.Popen([sys.executable, "-m", "workers"], env=settings, stderr=subprocess.DEVNULL) as process:
