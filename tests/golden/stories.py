@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from app.events import Callback
+from app.fold import OUR_OWN
 from tests.cast import ACCOUNT, ANNA, BEN, CLEO, NOON, at, progress, said
 
 Said = dict[str, str] | Callback
@@ -51,7 +52,7 @@ def _stored(place: int, told: Said) -> Callback:
         "query": "tenant=42" if place % 3 == 2 else "",
     }
     if isinstance(told, Callback):
-        return replace(told, **({"received_at": more["received_at"]} if told.media == "control" else more))
+        return replace(told, **({"received_at": more["received_at"]} if told.media in OUR_OWN else more))
     return Callback(body=urlencode(told).encode(), key="main", **more)
 
 
@@ -481,3 +482,141 @@ def clocks_differ_when_a_call_is_dialled(here, room):
         dial = {"id": f"2{place}", "verb": "add-participant", "call_sid": call, "awaits": ["participant-join"]}
         yield recorded(room, "answered", dial | ACCEPTED, {"label": "somebody", "dialled": True})
         yield filed(progress(call, "no-answer", number=1, second=second), room)
+
+
+# What Twilio's REST API shows, what other roads bring, and what somebody should look at.
+
+
+def looked(room: str, second: float, *people: dict[str, Any] | None, after: int = 0, **more: Any) -> Callback:
+    """The record of a look; of `people` none at all: they were not asked for."""
+    conference, record = dict(LIVE, sid=room), {name: more.pop(name) for name in ("missing", "reason") if name in more}
+    told = {
+        "account_sid": ACCOUNT,
+        "conference_sid": room,
+        "taken_at": at(second),
+        "after": after,
+        "reason": "hole",
+        "by": "offhook",
+        "conference": conference | more,
+        "participants": [LISTED | each for each in people if each] if people else None,
+    }
+    return Callback(body=msgspec.json.encode(told | record), media="snapshot", received_at=0, key="offhook")
+
+
+def alarmed(room: str, second: float, *, cleared: bool, **more: Any) -> Callback:
+    """The record of an alert."""
+    alert = {"rule": "hold", "kind": "hold", "since": at(10), "at": at(second), "cleared": cleared, "text": "On hold."}
+    told = {"account_sid": ACCOUNT, "conference_sid": room, "alert": alert | more}
+    return Callback(body=msgspec.json.encode(told), media="alert", received_at=0, key="offhook")
+
+
+LIVE = {
+    "account_sid": ACCOUNT,
+    "date_created": "Sun, 22 Nov 2026 12:00:00 +0000",
+    "date_updated": "Sun, 22 Nov 2026 12:00:20 +0000",
+    "friendly_name": "Stand-up",
+    "status": "in-progress",
+    "region": "ie1",
+    "reason_conference_ended": None,
+    "call_sid_ending_conference": None,
+    "something_new": [1, {"two": None}],
+}
+LISTED = {
+    "label": None,
+    "status": "connected",
+    "muted": False,
+    "hold": False,
+    "coaching": False,
+    "call_sid_to_coach": None,
+    "start_conference_on_enter": True,
+    "end_conference_on_exit": False,
+    "date_created": "Sun, 22 Nov 2026 12:00:01 +0000",
+    "date_updated": "Sun, 22 Nov 2026 12:00:20 +0000",
+}
+
+
+@story(3)
+def a_look_mends_what_was_lost_and_late_callbacks_take_their_place(here, room):
+    yield here("participant-join", ANNA, number=1, second=0)
+    yield here("participant-join", BEN, number=2, second=5)
+    yield here("participant-speech-start", BEN, number=5, second=9)
+    yield here("participant-hold", ANNA, number=8, second=12, Hold="true")
+    ben = {"call_sid": BEN, "label": "ben", "muted": True, "coaching": True, "call_sid_to_coach": ANNA}
+    yield looked(room, 20, {"call_sid": ANNA, "label": "anna"}, ben, {"call_sid": CLEO}, after=8, missing=True)
+    yield here("participant-unhold", ANNA, number=10, second=20)
+    yield here("participant-mute", BEN, number=6, second=10, Muted="true")
+    yield here("participant-leave", CLEO, number=11, second=25, ReasonParticipantLeft="participant_hung_up")
+    yield looked(room, 40, {"call_sid": ANNA, "label": "anna"}, after=11)
+    yield here("participant-unmute", BEN, number=12, second=41)
+
+
+@story(3)
+def a_look_finds_it_over(here, room):
+    yield here("participant-join", ANNA, number=4, second=0)
+    yield filed(progress(CLEO, "ringing", number=1, second=2), room)
+    yield looked(room, 9, {"call_sid": ANNA}, {"call_sid": CLEO, "status": "ringing"}, after=4, reason="midway")
+    over = {
+        "status": "completed",
+        "reason_conference_ended": "last-participant-left",
+        "call_sid_ending_conference": ANNA,
+    }
+    yield looked(room, 700, after=4, reason="silent", **over)
+
+
+@story(3)
+def a_look_finds_it_over_and_then_its_end_is_told(here, room):
+    yield here("participant-join", ANNA, number=1, second=0)
+    yield looked(room, 700, after=1, reason="silent", status="completed")
+    yield here("conference-end", number=3, second=21, ReasonConferenceEnded="last-participant-left")
+    yield here("participant-leave", ANNA, number=2, second=21, ReasonParticipantLeft="participant_hung_up")
+
+
+@story(3)
+def it_is_adopted_from_a_list(here, room):
+    yield looked(room, 3, reason="adopted", region="unknown")
+    yield looked(room, 5, {"call_sid": ANNA, "hold": True}, {"call_sid": BEN, "status": "queued"}, reason="adopted")
+    yield here("participant-unhold", ANNA, number=9, second=30)
+
+
+@story(3)
+def twilio_does_not_know_it(here, room):
+    yield here("participant-join", ANNA, number=1, second=0)
+    gone = {
+        "account_sid": ACCOUNT,
+        "conference_sid": room,
+        "taken_at": at(700),
+        "after": 1,
+        "reason": "silent",
+        "by": "ops",
+    }
+    yield Callback(body=msgspec.json.encode(gone), media="snapshot", received_at=0, key="ops")
+
+
+@story(3)
+def alerts_are_raised_and_cleared(here, room):
+    yield here("participant-join", ANNA, number=1, second=0)
+    yield here("participant-hold", ANNA, number=2, second=10, Hold="true")
+    yield alarmed(room, 310, cleared=False, subject=ANNA)
+    yield alarmed(room, 600, cleared=False, rule="alone", kind="alone", since=at(0), severity="critical")
+    yield alarmed(room, 400, cleared=True, subject=ANNA)
+    yield here("participant-unhold", ANNA, number=3, second=390)
+
+
+@story(3)
+def other_roads_bring_the_same(here, room):
+    yield here("participant-join", ANNA, number=1, second=0)
+    muted = here("participant-mute", ANNA, number=2, second=4, Muted="true")
+    event = {
+        "specversion": "1.0",
+        "type": "com.twilio.voice.status-callback.conference.participant.updated",
+        "id": "EZ" + "5" * 32,
+        "data": {"request": {"method": "POST", "parameters": muted}, "response": {"responseCode": 503}},
+    }
+    yield Callback(body=msgspec.json.encode(event), media="json", received_at=0, key="main")
+    lost = here("participant-leave", ANNA, number=3, second=9, ReasonParticipantLeft="participant_hung_up")
+    payload = {"resource_sid": room, "error_code": "16011", "webhook": {"request": {"parameters": lost}}}
+    alert = {"AccountSid": ACCOUNT, "Level": "ERROR", "Sid": "NO" + "6" * 32, "Timestamp": "2026-11-22T12:00:10Z"}
+    told = alert | {"Payload": msgspec.json.encode(payload).decode(), "PayloadType": "application/json"}
+    yield Callback(body=urlencode(told).encode(), received_at=0, key="main")
+    full = told | {"Payload": msgspec.json.encode({"resource_sid": room, "error_code": "16020"}).decode()}
+    yield Callback(body=urlencode(full).encode(), received_at=0, key="main")
