@@ -22,7 +22,7 @@ from app.conference import Header, read_header
 from app.events import Callback
 from app.store.attendance import Attendance, Outage
 from app.store.budget import Budget, Outcome
-from app.store.inbox import Full, Inbox, Posted
+from app.store.inbox import Full, Inbox, Posted, lag
 from app.store.index import LIVE
 from app.store.looks import ASKED, LONGEST, Begun, Due, Looks
 from app.store.snapshots import Snapshots
@@ -41,6 +41,8 @@ FOLDED_WITHIN = 600_000
 """Milliseconds for which the record of a look may wait to be folded. Until then the fold does not get another."""
 COME_BACK = 10_000
 """Milliseconds after which it is seen whether it is."""
+BEHIND = 1_000
+"""Milliseconds that mail may wait before nothing is said to be lost of its shard. So long a look is put off then."""
 LISTED_EVERY = 10.0
 """Seconds between two questions whether an account is yet to be listed: at the start, and after Redis was emptied."""
 PAGES = 20
@@ -160,11 +162,15 @@ class Reconcile:
         for each in self.looks.due(now, AT_ONCE):
             due.setdefault(each.sid, []).append(each)
         headers = dict(zip(due, self.snapshots.headers(list(due)), strict=True))
+        behind = self._behind(now) if due else set()
         waits: dict[str, float] = {}
         moves: dict[Due, int] = {}
         for sid, dues in due.items():
             if stopping():
                 break
+            if self.inbox.shard_of(sid) in behind and not any(each.reason == "operator" for each in dues):
+                moves |= dict.fromkeys(dues, now + BEHIND)
+                continue
             raw = headers[sid]
             account = _owner(raw).account_sid if raw else ""
             if account not in waits:
@@ -178,6 +184,11 @@ class Reconcile:
         if moves:
             self.looks.put_off(moves)
         return min([EVERY, *((to - self._now()) / 1000 for to in moves.values() if to > self._now())])
+
+    def _behind(self, now: int) -> set[int]:
+        """Shards with mail that has waited for long: what is thought to be lost may be in it."""
+        standings = enumerate(self.inbox.backlog())
+        return {shard for shard, standing in standings if (lag([standing], now / 1000) or 0) * 1000 > BEHIND}
 
     def _safely(self, dues: Sequence[Due]) -> int:
         """Have one look. A fault of ours must cost this look, never the others. For how many ms its account waits."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from redis import Redis
 
 from app import fold
-from app.conference import document, encode
+from app.conference import UNDETERMINED, document, encode
 from app.events import Callback, Event
 from app.simulator.sender import Sender
 from app.simulator.stories import shuffled, story
@@ -147,7 +147,7 @@ def audit(
         strange += len(logged.keys() - events.keys())
         oracle = fold.fold([event for event in told if event.id in logged])
         ours = kept.header
-        header = replace(oracle.header, revision=ours.revision, heard_at=ours.heard_at, set_aside=ours.set_aside)
+        header = replace(oracle.header, **{name: getattr(ours, name) for name in UNDETERMINED})
         unlike += document(encode(kept.header), map(encode, kept.in_order())) != document(
             encode(header), map(encode, oracle.in_order())
         )

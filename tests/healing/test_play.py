@@ -6,13 +6,9 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from pathlib import Path
 from random import Random
 
-import pytest
-
-import app
+from app.healing import wanted
 from app.simulator.exchange import Exchange
 from app.simulator.stories import story
 from tests.cast import ACCOUNT, NOON
@@ -20,13 +16,10 @@ from tests.healing.play import heal, play
 from tests.truth import truth, untrue
 
 CASES, SEED = int(os.environ.get("CASES", "1000")), int(os.environ.get("SEED", "0"))
-HEALS = Path(app.__file__).with_name("healing.py").exists()
-"""This test switches itself on where the core says when to look at Twilio's REST API."""
 
 
-@pytest.mark.skipif(not HEALS, reason="nothing says yet when to look: app/healing.py")
 def test_whatever_is_lost_every_document_is_healed_and_nothing_is_looked_at_in_vain() -> None:
-    outcomes = heal(range(SEED, SEED + CASES), import_module("app.healing").wanted)
+    outcomes = heal(range(SEED, SEED + CASES), wanted)
     steady = [outcome for outcome in outcomes if outcome.weather == "good" and outcome.ended]
     assert steady
     assert not any(outcome.looks for outcome in steady)

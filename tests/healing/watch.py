@@ -7,16 +7,17 @@ from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from app import fold
 from app.conference import Conference, Header, Reason, Want
-from app.events import Event, Seen, Snapshot
+from app.events import Callback, Event
 from app.replay import Track, by_call
 from app.simulator.exchange import Exchange, Refusal
-from app.twilio.times import read_time
+from app.twilio.callbacks import read
+from app.twilio.snapshot import Record, encode_record
 from tests.cast import ACCOUNT, NOON
 
 Told = Mapping[str, str]
@@ -96,7 +97,6 @@ class Watch:
         self._tracks: dict[str, Track] = {}
         self._unfiled: dict[str, list[Event]] = {}
         self._looking = False
-        self._seen = 0
 
     @property
     def now(self) -> datetime:
@@ -183,7 +183,15 @@ class Watch:
         conference = self._exchange.fetch_conference(self.sid)
         if self.conference is None and conference["status"] == "in-progress":
             seen_at = self._world.now.replace(microsecond=0)
-            self.take(self._event(Record(self.sid, seen_at, "adopted", conference=conference)))
+            record = Record(
+                account_sid=ACCOUNT,
+                conference_sid=self.sid,
+                taken_at=seen_at,
+                reason="adopted",
+                by="offhook",
+                conference=conference,
+            )
+            self.take(self._event(record))
             self._world.later(self._lag, lambda: self.look("adopted"))
 
     def _look_if_due(self) -> None:
@@ -200,9 +208,11 @@ class Watch:
         self._looking = True
         sequences = header.coverage.sequences
         known = Record(
-            self.sid,
-            NOON,
-            reason,
+            account_sid=ACCOUNT,
+            conference_sid=self.sid,
+            taken_at=NOON,
+            reason=reason,
+            by="offhook",
             after=sequences[-1][1] if sequences else 0,
             missing=header.coverage.missing > 0 or header.coverage.from_start is False,
         )
@@ -213,7 +223,7 @@ class Watch:
                 conference = self._exchange.fetch_conference(self.sid)
             except Refusal:
                 conference = None
-            seen = known._replace(conference=conference)
+            seen = replace(known, conference=conference)
             if conference is None or conference["status"] == "completed":
                 self._see(seen, begun, took)
             else:
@@ -221,7 +231,7 @@ class Watch:
 
         def participants_read(seen: Record, took: float) -> None:
             listed = [each for _, each in self._exchange.list_participants(self.sid, {}) if each is not None]
-            self._see(seen._replace(participants=listed), begun, took)
+            self._see(replace(seen, participants=listed), begun, took)
 
         self._request(conference_read)
 
@@ -233,58 +243,11 @@ class Watch:
     def _see(self, seen: Record, begun: datetime, took: float) -> None:
         """Fold, some time later, what has just been read; Twilio dates answers in whole seconds."""
         dated = self._world.now.replace(microsecond=0)
-        seen = seen._replace(taken_at=dated - timedelta(seconds=int(took) + 1))
+        seen = replace(seen, taken_at=dated - timedelta(seconds=int(took) + 1))
 
         event = self._event(seen)
         self._begun[event.id] = begun
         self._world.later(took + self._rng.choice((0.0, 0.2, 5.0)), lambda: self.take(event))
 
     def _event(self, seen: Record) -> Event:
-        self._seen += 1
-        return event_of(seen, f"look {self._seen}")
-
-
-# What `app.twilio.snapshot` has under the same names, as far as it is needed here.
-
-
-class Record(NamedTuple):
-    """What is written down of one look. The resources are as they came."""
-
-    conference_sid: str
-    taken_at: datetime
-    reason: str
-    after: int = 0
-    missing: bool = False
-    conference: Mapping[str, Any] | None = None
-    participants: Sequence[Mapping[str, Any]] | None = None
-
-
-def event_of(record: Record, event_id: str) -> Event:
-    """The event that a record tells of."""
-    told = record.conference or {}
-    return Event(
-        id=event_id,
-        source="snapshot",
-        type="snapshot",
-        account_sid=ACCOUNT,
-        conference_sid=record.conference_sid,
-        friendly_name=told.get("friendly_name"),
-        snapshot=Snapshot(
-            taken_at=record.taken_at,
-            after=record.after,
-            missing=record.missing,
-            reason=record.reason,
-            status=told.get("status"),
-            region=told.get("region"),
-            created_at=read_time(told["date_created"]) if told else None,
-            updated_at=read_time(told["date_updated"]) if told else None,
-            reason_conference_ended=told.get("reason_conference_ended"),
-            call_sid_ending_conference=told.get("call_sid_ending_conference"),
-            participants=None if record.participants is None else tuple(map(_seen, record.participants)),
-        ),
-    )
-
-
-def _seen(resource: Mapping[str, Any]) -> Seen:
-    told = {name: resource[name] for name in Seen.__struct_fields__ if name not in ("created_at", "updated_at")}
-    return Seen(**told, created_at=read_time(resource["date_created"]), updated_at=read_time(resource["date_updated"]))
+        return read(Callback(body=encode_record(seen), media="snapshot", received_at=0, key="offhook"))

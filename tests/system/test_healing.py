@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import pytest
 
-import app
-import workers
 from app.simulator.agenda import Agenda
 from app.simulator.api import Double
 from app.simulator.exchange import Exchange
@@ -30,11 +27,6 @@ from tests.cast import ACCOUNT
 from tests.chaos.ledger import await_settled
 from tests.system.house import House, awaited, free_port
 from tests.truth import truth, untrue
-
-HEALS = (
-    Path(workers.__file__).with_name("reconcile.py").exists() and Path(app.__file__).with_name("healing.py").exists()
-)
-"""This test switches itself on where a worker looks at Twilio's REST API."""
 
 CONFERENCES = 30
 SPEED = 20.0
@@ -117,7 +109,6 @@ def look_now(house: House, sid: str) -> int:
         return int(answer.status)
 
 
-@pytest.mark.skipif(not HEALS, reason="no worker looks at Twilio's REST API yet: workers/reconcile.py, app/healing.py")
 @pytest.mark.timeout(120)
 def test_after_losses_offhook_knows_again_what_twilio_knows(open_house: Callable[..., House]) -> None:
     port = free_port()

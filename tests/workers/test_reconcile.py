@@ -153,6 +153,19 @@ def later(reconcile: Reconcile, seconds: float) -> list[str]:
 # A look
 
 
+def test_while_mail_waits_nothing_is_said_to_be_lost(redis: Redis, worker: Worker, clock: Clock) -> None:
+    reconcile = worker()
+    known(reconcile, stand_up())
+    want(reconcile)
+    inbox = keys.inbox(keys.shard_of(ROOM, SHARDS))
+    redis.delete(inbox)  # its ids begin anew
+    redis.xadd(inbox, {"e": b"the callback that is missing"}, id=f"{clock.ms - 5000}-1")
+    assert later(reconcile, 30) == []
+    reconcile.looks.ask([ROOM], "operator", clock.ms, "desk")
+    assert later(reconcile, 3) == [CONFERENCE, PARTICIPANTS], "who asks is not kept waiting"
+    redis.delete(inbox)
+
+
 def test_a_look_is_two_requests_and_one_record_and_is_not_had_again_before_it_is_folded(
     redis: Redis, worker: Worker, clock: Clock, nudges: list[str]
 ) -> None:
