@@ -54,6 +54,8 @@ class Stage:
         self._not_stored: list[int] = []
         self._losing = False
         self._numbers = count(1)
+        self.alarmed: dict[str, Room] = {}
+        """Rooms in which alerts stand, by their sid."""
         postman = Thread(target=self._deliver, name="postman")
         postman.start()
         at_the_end.callback(postman.join)
@@ -175,13 +177,17 @@ class Stage:
         """Have one more alert stand in a room for so many seconds, about somebody or about all of it."""
         self.settle()
         alert = {"rule": f"{kind} too long", "kind": kind, "severity": severity, "text": text, "cleared": False}
+        self.alarmed[room.sid] = room
         alert |= {"subject": leg.call_sid if leg else "", "since": _before_now(ago), "at": _before_now(ago)}
         self.dress(room, alerts=[*self.house.get(f"/api/conferences/{room.sid}").get("alerts", ()), alert])
 
     def end_all(self) -> None:
-        """End every conference, as by the API."""
+        """End every conference, as by the API, and its alerts."""
         self.exchange.end_all()
         self.settle()
+        for room in self.alarmed.values():
+            self.dress(room, alerts=[])
+        self.alarmed.clear()
 
     def _double(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
