@@ -15,6 +15,7 @@ from functools import partial
 from random import Random
 
 import pytest
+import requests as http
 
 from app.simulator.agenda import Agenda
 from app.simulator.api import Double
@@ -38,16 +39,16 @@ AUTH_TOKEN = "a-pretend-auth-token"
 
 
 class Town:
-    """An exchange with its REST double, and a bad line to a webhook."""
+    """An exchange with its REST double, and a line to a webhook."""
 
-    def __init__(self, webhook: str, port: int) -> None:
+    def __init__(self, webhook: str, port: int, faults: Faults) -> None:
         self._post = Post(Sender(webhook, AUTH_TOKEN))
         self._agenda = Agenda()
         self.put = 0
         self._lock = threading.Lock()
         self.torn_off: set[str] = set()
         """Conferences of which nothing is told any more."""
-        self.line = Line(FAULTS, SEED, self._send, self._agenda.later, speed=SPEED)
+        self.line = Line(faults, SEED, self._send, self._agenda.later, speed=SPEED)
         self.exchange = Exchange(ACCOUNT, self._tell, self._agenda.later, speed=SPEED)
         self.double = Double(self.exchange, AUTH_TOKEN, port=port)
 
@@ -60,10 +61,10 @@ class Town:
             self.put += 1
         self._post.put(url, parameters)
 
-    def play(self) -> list[str]:
+    def play(self, *, tears: bool) -> list[str]:
         """Play the conferences and wait until all is told. Returns their sids.
 
-        Half of them go on, for their stories break off; of each third most is not told at all.
+        Half of them go on, for their stories break off. Where the line `tears`, most of each third is not told at all.
         """
         rng = Random(SEED)
         over = threading.Event()
@@ -75,7 +76,7 @@ class Town:
             for at, parameters in told if number % 2 else told[: rng.randint(len(told) // 2, len(told) - 1)]:
                 last = max(last, at + number * STAGGER)
                 self._agenda.later(at + number * STAGGER, partial(self.exchange.play, sids[-1], parameters))
-            if number % 3 == 0:
+            if tears and number % 3 == 0:
                 torn_off_at = told[len(told) // 3][0] + number * STAGGER
                 self._agenda.later(torn_off_at, partial(self.torn_off.add, sids[-1]))
         self._agenda.later(last + 30 / SPEED, over.set)
@@ -92,8 +93,8 @@ class Town:
 
 
 @contextmanager
-def town(webhook: str, port: int) -> Iterator[Town]:
-    built = Town(webhook, port)
+def town(webhook: str, port: int, faults: Faults) -> Iterator[Town]:
+    built = Town(webhook, port, faults)
     try:
         yield built
     finally:
@@ -109,18 +110,23 @@ def look_now(house: House, sid: str) -> int:
         return int(answer.status)
 
 
-@pytest.mark.timeout(120)
-def test_after_losses_offhook_knows_again_what_twilio_knows(open_house: Callable[..., House]) -> None:
-    port = free_port()
-    house = open_house(
+def healing(open_house: Callable[..., House], port: int) -> House:
+    """An Offhook that may look at the double on this port as often as it wants to."""
+    return open_house(
         TWILIO_AUTH_TOKEN=AUTH_TOKEN,
         TWILIO_API_BASE_URL=f"http://127.0.0.1:{port}",
         OFFHOOK_RECONCILE="on",
         OFFHOOK_RECONCILE_RATE="50",
         OFFHOOK_ADOPT="off",
     ).ready()
-    with town(f"{house.url}/webhooks/twilio", port) as here:
-        sids = here.play()
+
+
+@pytest.mark.timeout(120)
+def test_after_losses_offhook_knows_again_what_twilio_knows(open_house: Callable[..., House]) -> None:
+    port = free_port()
+    house = healing(open_house, port)
+    with town(f"{house.url}/webhooks/twilio", port, FAULTS) as here:
+        sids = here.play(tears=True)
         assert here.line.lost > 0
         await_settled(house)
 
@@ -150,3 +156,19 @@ def test_after_losses_offhook_knows_again_what_twilio_knows(open_house: Callable
         assert max(looked) <= 3
         print(f"{here.line.lost} callbacks lost, {here.put} sent; {len(torn)} conferences torn off unnoticed")
         print(f"{sum(looked)} looks, of one conference at most {max(looked)}")
+
+
+def test_as_long_as_callbacks_come_twilio_is_not_asked_for_anything(open_house: Callable[..., House]) -> None:
+    port = free_port()
+    house = healing(open_house, port)
+    with town(f"{house.url}/webhooks/twilio", port, Faults(duplicate=0.05)) as here:
+        sids = here.play(tears=False)
+        await_settled(house)
+        for sid in sids:
+            document = house.get(f"/api/conferences/{sid}")
+            wrong = untrue(document, truth(here.exchange, sid))
+            assert [each for each in wrong if "call_sid_to_coach" not in each] == [], "which no callback tells"
+            assert document["coverage"]["missing"] == 0
+        assert house.get("/api/stats")["twilio"] == {"requests": {}, "looks": {}}
+        asked = http.get(f"{here.double.url}/double/requests", auth=(ACCOUNT, AUTH_TOKEN), timeout=5).json()
+        assert asked["counts"] == {"GET": 0, "POST": 0, "DELETE": 0}
