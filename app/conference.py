@@ -131,6 +131,9 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     """When the latest of those was taken, by Twilio's clock."""
     snapshot_sequence: int = 0
     """Up to which number it has seen everything."""
+    doubted: bool = False
+    """Whether the latest look was not believed in something: a call had just told otherwise of itself. Twilio's REST
+    API may lag, or something was lost; another look will tell."""
     facts: dict[str, Word] = {}
     """Fields of the header that no callback has told, by how they are known."""
 
@@ -154,7 +157,7 @@ ACTIONS_SHOWN = 20
 """How many finished actions a header carries; the log has them all."""
 
 
-Reason = Literal["hole", "midway", "silent", "empty", "outage", "control", "adopted", "operator"]
+Reason = Literal["hole", "midway", "doubted", "silent", "empty", "outage", "control", "adopted", "operator"]
 """Why Twilio's REST API is to be looked at, see `healing.py`."""
 
 

@@ -24,8 +24,9 @@ from msgspec.structs import astuple, replace
 
 from app import actions, alerts
 from app.conference import SHOWN, Conference, Counts, Coverage, Header, Interval, Participant, Word
-from app.events import DELETED, Event, Recording
+from app.events import DELETED, Event, Recording, Snapshot
 from app.replay import (
+    SETTLED,
     UNTOLD,
     Track,
     by_call,
@@ -53,8 +54,7 @@ def fold(events: Iterable[Event]) -> Conference:
     told = sorted({event.id: event for event in events}.values(), key=in_twilios_order)
     header = Header(sid=str(told[0].conference_sid), account_sid=min(event.account_sid for event in told))
     tracks = {sid: replayed(sid, leg) for sid, leg in by_call(told).items()}
-    corrected_by = {look for track in tracks.values() for look in track.corrected_by}
-    header = _ended(_looked_at(_merged(header, told), told, corrected_by), told)
+    header = _ended(_looked_at(_merged(header, told), told, tracks.values()), told)
     return _closed(header, {}, {sid: track.now for sid, track in tracks.items()})
 
 
@@ -127,6 +127,8 @@ def _is_for_the_log(conference: Conference, events: Sequence[Event]) -> bool:
             return True
     if before.status == "completed" and any(event.type == END for event in events):
         return True
+    if before.status == "completed" and END not in before.coverage.events:
+        return True  # a look has found it over: that may turn out otherwise
     lowest = before.coverage.shown_from
     return any(e.source == "conference" and e.sequence is not None and e.sequence < lowest for e in events)
 
@@ -137,7 +139,8 @@ def _may_have_been_seen(coverage: Coverage, event: Event) -> bool:
         return False
     if event.at is None or event.at <= coverage.snapshot_at:
         return True
-    return event.source == "conference" and (event.sequence is None or event.sequence <= coverage.snapshot_sequence)
+    heard = max(coverage.snapshot_sequence, _highest(coverage.sequences))  # of what is late, times may say otherwise
+    return event.source == "conference" and (event.sequence is None or event.sequence <= heard)
 
 
 def _taken_up(track: Track | None, sid: str, conference: Conference) -> Track | None:
@@ -251,23 +254,27 @@ def _known(coverage: Coverage, **facts: Word | None) -> Coverage:
     return replace(coverage, facts={name: word for name, word in sorted(known.items()) if word is not None})
 
 
-def _looked_at(header: Header, told: Sequence[Event], corrected_by: Collection[str]) -> Header:
-    """What the looks at Twilio's REST API among all events tell of the conference. The latest of them counts most."""
-    looks = [(event.snapshot, event.id in corrected_by) for event in told if event.snapshot is not None]
+def _looked_at(header: Header, told: Sequence[Event], tracks: Collection[Track]) -> Header:
+    """What the looks at Twilio's REST API among all events tell of the conference. The latest of them counts."""
+    looks = sorted((event for event in told if event.snapshot is not None), key=_age_of_look)
     if not looks:
         return header
-    looks.sort(key=lambda look: (look[0].taken_at, look[0].after, look[1], repr(look[0])))
-    closing = next((look for look, _ in looks if look.status in (None, "completed")), None)
-    begun = any(look.status == "in-progress" for look, _ in looks)
+    shown = [look.snapshot for look in looks if look.snapshot is not None]
+    fruitful = {look for track in tracks for look in track.corrected_by}
     coverage = replace(
         header.coverage,
         snapshots=len(looks),
-        snapshot_at=looks[-1][0].taken_at,
-        snapshot_sequence=max(look.after for look, _ in looks),
-        fruitless=sum(1 for _ in takewhile(lambda look: not look[1], reversed(looks))),
+        snapshot_at=shown[-1].taken_at,
+        snapshot_sequence=max(snapshot.after for snapshot in shown),
+        fruitless=sum(1 for _ in takewhile(lambda look: look.id not in fruitful, reversed(looks))),
+        doubted=any(looks[-1].id in track.doubted for track in tracks),
     )
-    if closing is None:
+    over = [*takewhile(lambda snapshot: snapshot.status in OVER, reversed(shown))]
+    believed = [snapshot for snapshot in reversed(over) if not _went_on(snapshot, told)]
+    if not believed:
+        begun = any(snapshot.status == "in-progress" for snapshot in shown)
         return replace(header, status="in-progress" if begun else header.status, coverage=coverage)
+    closing = next((snapshot for snapshot in believed if snapshot.status == "completed"), believed[0])
     return replace(
         header,
         status="completed",
@@ -275,6 +282,29 @@ def _looked_at(header: Header, told: Sequence[Event], corrected_by: Collection[s
         reason_conference_ended=closing.reason_conference_ended,
         call_sid_ending_conference=closing.call_sid_ending_conference,
         coverage=_known(coverage, ended_at="reconciled" if closing.updated_at else "inferred"),
+    )
+
+
+OVER = (None, "completed")
+"""Statuses of a conference at Twilio's REST API that is no more; None: it is not known there."""
+
+
+def _age_of_look(look: Event) -> tuple[datetime, int, str]:
+    return (look.snapshot.taken_at, look.snapshot.after, look.id) if look.snapshot else (UNTOLD, 0, look.id)
+
+
+def _went_on(over: Snapshot, told: Sequence[Event]) -> bool:
+    """Whether a conference has told of itself behind a look that found it over.
+
+    What is not known (yet) may be of that very moment, so then also just before it.
+    """
+    after, until = (over.after, over.taken_at + SETTLED) if over.status else (-1, over.taken_at - SETTLED)
+    return any(
+        event.source == "conference"
+        and event.at is not None
+        and event.at > until
+        and (event.sequence is None or event.sequence > after)
+        for event in told
     )
 
 

@@ -44,6 +44,7 @@ def _wants(before: Header | None, after: Header, now: datetime) -> Iterator[Want
         if before and before.want and before.want.reason in HOLES and before.asked_at == after.asked_at:
             since = before.want.since  # the same episode
         reason: Reason = "hole" if after.coverage.from_start or after.coverage.snapshots else "midway"
+        reason = "doubted" if after.coverage.doubted else reason
         doubled = min(after.coverage.snapshots + after.coverage.fruitless, MOST_DOUBLED)
         yield Want(reason=reason, since=since, due_at=since + min(GRACE * 2**doubled, SILENCE))
     ignored = max((each.expires_at for each in after.actions if each.state == "ignored"), default=None)
@@ -59,9 +60,11 @@ def _wants(before: Header | None, after: Header, now: datetime) -> Iterator[Want
         yield Want(reason="silent", since=heard, due_at=asked + again)
 
 
-HOLES: tuple[Reason, ...] = ("hole", "midway")
+HOLES: tuple[Reason, ...] = ("hole", "midway", "doubted")
 
 
 def lacks(coverage: Coverage) -> bool:
-    """Whether numbers are missing that no look at Twilio's REST API has made up for."""
-    return bool(coverage.holes) and (coverage.snapshot_at is None or coverage.holes[-1][1] > coverage.snapshot_sequence)
+    """Whether numbers are missing that no look at Twilio's REST API has made up for, or the latest look was doubted."""
+    return coverage.doubted or (
+        bool(coverage.holes) and (coverage.snapshot_at is None or coverage.holes[-1][1] > coverage.snapshot_sequence)
+    )

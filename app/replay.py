@@ -47,6 +47,8 @@ class Track(NamedTuple):
     now: Participant
     corrected_by: frozenset[str] = frozenset()
     """Ids of the looks at Twilio's REST API that have shown something new; known where the call was replayed."""
+    doubted: frozenset[str] = frozenset()
+    """Ids of those that said otherwise than the call just had of itself, and were not believed."""
 
 
 def concerns_a_call(event: Event) -> bool:
@@ -122,13 +124,20 @@ def followed(track: Track, event: Event) -> Track | None:
 def _walked(behind: Iterable[Step], participant: Participant, events: list[Event]) -> Track:
     """The track on which a participant has these steps behind it, and takes those of the events in their order."""
     steps = [*behind]
-    corrected_by = set()
+    corrected_by, doubted = set(), set()
     for before, event, after in _steps(participant, events):
         steps.append(Step(before, event))
         participant = after
-        if event.snapshot is not None and any(getattr(before, name) != getattr(after, name) for name in SHOWN_BY_REST):
+        if event.snapshot is not None and _says_otherwise(before, after):
             corrected_by.add(event.id)
-    return Track(tuple(steps[-REMEMBERED:]), participant, frozenset(corrected_by))
+        elif event.snapshot is not None and after is before and _says_otherwise(before, _shown(before, event.snapshot)):
+            doubted.add(event.id)
+    return Track(tuple(steps[-REMEMBERED:]), participant, frozenset(corrected_by), frozenset(doubted))
+
+
+def _says_otherwise(one: Participant, other: Participant) -> bool:
+    """Whether two views of a call differ in what Twilio's REST API shows."""
+    return any(getattr(one, name) != getattr(other, name) for name in SHOWN_BY_REST)
 
 
 def _steps(participant: Participant, events: list[Event]) -> Iterator[tuple[Participant, Event, Participant]]:
@@ -169,11 +178,13 @@ def _ordered(events: list[Event]) -> list[Event]:
     for event in words.values():
         clocks.append(max(clocks[-1] if clocks else UNTOLD, event.at or UNTOLD))
     gaps = [((bisect_right(clocks, event.at or UNTOLD), event.at or UNTOLD), event) for event in others]
-    numbers = [number for number, _ in words]
     for look in looks:
         taken, after = _seen_until(look)
-        earlier = (number <= after or clock < taken for number, clock in zip(numbers, clocks, strict=True))
-        gaps.append(((next((n for n, each in enumerate(earlier) if not each), len(numbers)), taken), look))
+        earlier = (
+            number <= after or (event.at is not None and clock < taken)
+            for (number, _), event, clock in zip(words, words.values(), clocks, strict=True)
+        )
+        gaps.append(((max((n for n, each in enumerate(earlier, start=1) if each), default=0), taken), look))
     placed = [((place, 0, time, n), event) for n, ((place, time), event) in enumerate(gaps)]
     placed += [((n, 1, UNTOLD, 0), event) for n, event in enumerate(words.values())]
     return [*answers, *(event for _, event in sorted(placed, key=lambda each: each[0]))]
@@ -336,10 +347,15 @@ def _answered(participant: Participant, answer: Answer) -> Participant:
 
 
 def _looked_at(participant: Participant, snapshot: Snapshot, heard: datetime | None) -> Participant:
-    """What Twilio's REST API showed of a call that was last `heard` of then."""
-    at = snapshot.taken_at
-    if heard is not None and heard > at - SETTLED:
+    """What is believed of what Twilio's REST API showed of a call that was last `heard` of then."""
+    if heard is not None and heard > snapshot.taken_at - SETTLED:
         return participant
+    return _shown(participant, snapshot)
+
+
+def _shown(participant: Participant, snapshot: Snapshot) -> Participant:
+    """What Twilio's REST API showed of a call."""
+    at = snapshot.taken_at
     seen = next(iter(snapshot.participants or ()), None)
     if seen is None or seen.status in ("complete", "failed"):
         return _summed(_seen_gone(participant, at))

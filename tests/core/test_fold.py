@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.conference import Conference, document, encode
-from app.events import Action, Answer, Call, Ending, Event, Leg, Recording, Seen, Snapshot
+from app.events import Action, Alert, Answer, Call, Ending, Event, Leg, Recording, Seen, Snapshot
 from app.fold import Advance, Missing, advance, concerns_everyone, fold, may_have_heard
 from app.replay import REMEMBERED, Track, by_call, followed, replayed
 
@@ -226,9 +226,21 @@ about_a_look = st.builds(
     ),
     st.sampled_from([None, "Stand-up"]),
 )
+about_an_alert = st.builds(
+    lambda alert: {"source": "alert", "type": "alert", "alert": alert},
+    st.builds(
+        Alert,
+        rule=st.sampled_from(["hold", "alone"]),
+        kind=st.just("hold"),
+        subject=st.sampled_from(["", ANNA]),
+        since=st.just(NOON),
+        at=st.integers(0, 3).map(lambda s: NOON + timedelta(seconds=s)),
+        cleared=st.booleans(),
+    ),
+)
 about_anything = st.one_of(
     *(about_a_leg, about_a_leg, about_a_leg, about_a_leg, about_the_room, about_a_call, about_a_recording),
-    *(about_a_request, about_a_look),
+    *(about_a_request, about_a_look, about_an_alert),
 )
 tellings = st.lists(
     about_anything,

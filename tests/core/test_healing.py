@@ -70,6 +70,11 @@ def test_a_look_answers_all_holes_below_what_it_had_heard_of() -> None:
     ), "an episode that is over gives no other its time"
 
 
+def test_a_look_that_was_doubted_is_had_again() -> None:
+    seen = {"snapshots": 1, "snapshot_at": at(6), "snapshot_sequence": 9, "doubted": True}
+    assert want(header(heard=5, asked=6, **seen), at(6)) == ("doubted", at(6) + 2 * GRACE)
+
+
 def test_first_seen_midway_is_a_reason_of_its_own() -> None:
     midway = replace(header(heard=0), coverage=Coverage(from_start=False, holes=((1, 7),), missing=7))
     assert want(midway, at(0)) == ("midway", at(0) + GRACE)

@@ -115,12 +115,26 @@ def test_what_was_on_its_way_when_the_look_was_taken_stands_behind_it_only_if_it
     assert ben.facts == {"muted": "reconciled", "muted_seconds": "partial"}
 
 
+def test_an_event_without_a_time_is_older_only_if_a_later_one_is() -> None:
+    hold = event(said("participant-hold", BEN, number=9, second=0, Hold="true") | {"Timestamp": ""})
+    unheld = look(seen(ANNA), seen(BEN), second=13, after=3)
+    assert of(folded(*BEGUN, hold, unheld), BEN).hold is True
+    mute = event(said("participant-mute", BEN, number=10, second=9, Muted="true", Hold="true"))
+    assert of(folded(*BEGUN, hold, mute, unheld), BEN).hold is False
+
+
 @pytest.mark.parametrize("told", [12, 13])
 def test_twilios_api_may_lag_so_it_is_not_believed_about_a_call_that_just_spoke_for_itself(told: int) -> None:
     ben = event(said("participant-join", BEN, number=2, second=told))
     lagging = look(seen(ANNA), second=13, after=2)
-    assert of(fold([ANNA_JOINS, ben, lagging]), BEN).present
-    assert not of(fold([ANNA_JOINS, BEN_JOINS, lagging]), BEN).present
+    doubted = fold([ANNA_JOINS, ben, lagging])
+    assert of(doubted, BEN).present
+    assert doubted.header.coverage.doubted, "another look has to tell"
+    believed = fold([ANNA_JOINS, ben, lagging, look(seen(ANNA), second=20, after=2)])
+    for conference in (fold([ANNA_JOINS, BEN_JOINS, lagging]), believed):
+        assert not of(conference, BEN).present
+        assert not conference.header.coverage.doubted
+    assert not fold([ANNA_JOINS, ben, look(seen(ANNA), seen(BEN), second=13, after=2)]).header.coverage.doubted
 
 
 def test_what_may_have_come_and_gone_is_not_known_any_more_once_callbacks_were_lost() -> None:
@@ -176,6 +190,28 @@ def test_a_conference_that_twilio_does_not_know_is_over_and_nobody_knows_since_w
     header = folded(*BEGUN, look(second=100, after=3, status=None)).header
     assert (header.status, header.ended_at, header.reason_conference_ended) == ("completed", at(100), None)
     assert header.coverage.facts["ended_at"] == "inferred"
+
+
+@pytest.mark.parametrize("status", [None, "completed"])
+def test_a_conference_that_tells_of_itself_after_it_was_found_over_goes_on(status: str | None) -> None:
+    over = look(second=20, after=3, status=status)
+    mute = event(said("participant-mute", BEN, number=4, second=60, Muted="true"))
+    conference = folded(*BEGUN, over, mute)
+    assert (conference.header.status, conference.header.ended_at) == ("in-progress", None)
+    assert conference.header.counts.present == 2
+    assert of(conference, BEN).muted is True
+    again = folded(*BEGUN, over, mute, look(second=80, after=4, status=status))
+    assert (again.header.status, again.header.ended_at) == ("completed", at(80))
+
+
+def test_the_latest_look_tells_whether_it_is_over() -> None:
+    first, second = look(second=20, after=3, status=None), look(seen(ANNA), seen(BEN), second=60, after=3)
+    assert folded(*BEGUN, first, second).header.status == "in-progress"
+
+
+def test_what_has_just_begun_may_not_be_known_yet() -> None:
+    assert folded(*BEGUN, look(second=3, after=3, status=None)).header.status == "in-progress"
+    assert folded(*BEGUN, look(second=3, after=3, status="completed", updated_at=at(3))).header.status == "completed"
 
 
 def test_a_call_that_never_came_is_given_up() -> None:
