@@ -256,41 +256,37 @@ def _known(coverage: Coverage, **facts: Word | None) -> Coverage:
 
 def _looked_at(header: Header, told: Sequence[Event], tracks: Collection[Track]) -> Header:
     """What the looks at Twilio's REST API among all events tell of the conference. The latest of them counts."""
-    looks = sorted((event for event in told if event.snapshot is not None), key=_age_of_look)
+    looks = [(event.snapshot, event.id) for event in told if event.snapshot is not None]
     if not looks:
         return header
-    shown = [look.snapshot for look in looks if look.snapshot is not None]
-    fruitful = {look for track in tracks for look in track.corrected_by}
+    looks.sort(key=lambda look: (look[0].taken_at, look[0].after, look[1]))
+    over = [*takewhile(lambda look: look[0].status in OVER, reversed(looks))][::-1]
+    closing = [look for look in over if not _went_on(look[0], told)]
+    fruitful = {look for track in tracks for look in track.corrected_by} | {look for _, look in closing[:1]}
     coverage = replace(
         header.coverage,
         snapshots=len(looks),
-        snapshot_at=shown[-1].taken_at,
-        snapshot_sequence=max(snapshot.after for snapshot in shown),
-        fruitless=sum(1 for _ in takewhile(lambda look: look.id not in fruitful, reversed(looks))),
-        doubted=any(looks[-1].id in track.doubted for track in tracks),
+        snapshot_at=looks[-1][0].taken_at,
+        snapshot_sequence=max(look.after for look, _ in looks),
+        fruitless=sum(1 for _ in takewhile(lambda look: look[1] not in fruitful, reversed(looks))),
+        doubted=any(looks[-1][1] in track.doubted for track in tracks),
     )
-    over = [*takewhile(lambda snapshot: snapshot.status in OVER, reversed(shown))]
-    believed = [snapshot for snapshot in reversed(over) if not _went_on(snapshot, told)]
-    if not believed:
-        begun = any(snapshot.status == "in-progress" for snapshot in shown)
+    if not closing:
+        begun = any(look.status == "in-progress" for look, _ in looks)
         return replace(header, status="in-progress" if begun else header.status, coverage=coverage)
-    closing = next((snapshot for snapshot in believed if snapshot.status == "completed"), believed[0])
+    end = next((look for look, _ in closing if look.status == "completed"), closing[0][0])
     return replace(
         header,
         status="completed",
-        ended_at=closing.updated_at or closing.taken_at,
-        reason_conference_ended=closing.reason_conference_ended,
-        call_sid_ending_conference=closing.call_sid_ending_conference,
-        coverage=_known(coverage, ended_at="reconciled" if closing.updated_at else "inferred"),
+        ended_at=end.updated_at or end.taken_at,
+        reason_conference_ended=end.reason_conference_ended,
+        call_sid_ending_conference=end.call_sid_ending_conference,
+        coverage=_known(coverage, ended_at="reconciled" if end.updated_at else "inferred"),
     )
 
 
 OVER = (None, "completed")
 """Statuses of a conference at Twilio's REST API that is no more; None: it is not known there."""
-
-
-def _age_of_look(look: Event) -> tuple[datetime, int, str]:
-    return (look.snapshot.taken_at, look.snapshot.after, look.id) if look.snapshot else (UNTOLD, 0, look.id)
 
 
 def _went_on(over: Snapshot, told: Sequence[Event]) -> bool:

@@ -434,6 +434,8 @@ def _sourced(participant: Participant) -> Participant:
             facts["status"] = facts["left_at"] = word
     if any(stay.joined_at is None or stay.reconciled for stay in participant.stays):
         facts["stays"] = "partial"
+    if any(stay.joined_at is None for stay in participant.stays):
+        facts.update((total, "partial") for *_, total in TIMED if getattr(participant, total) is not None)
     if participant.facts.get("created_at") == "reconciled":
         facts["created_at"] = "reconciled"
     elif participant.stays and participant.stays[0].joined_at is None and participant.created_at is not None:
