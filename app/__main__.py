@@ -79,7 +79,14 @@ def main() -> None:
     show_default=True,
     help="How many the demo keeps up.",
 )
-def run(demo: bool, host: str, workers: int, conferences: int) -> None:
+@click.option(
+    "--lose",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of callbacks that the demo loses.",
+)
+def run(demo: bool, host: str, workers: int, conferences: int, lose: float) -> None:
     """Start everything: Valkey (unless REDIS_URL is set), worker and web. Ctrl-C or SIGTERM stops all of it."""
     settings = _settings()
     configure_logs(settings.log_level)
@@ -119,7 +126,7 @@ def run(demo: bool, host: str, workers: int, conferences: int) -> None:
         )
         if demo:
             simulate_command = [*here, "simulate", "--url", f"{local}/webhooks/twilio", "--quiet"]
-            simulate_command += ["--conferences", str(conferences), *demo_api]
+            simulate_command += ["--conferences", str(conferences), "--lose", str(lose), *demo_api]
             processes.append(Process("demo", simulate_command, environ))
         try:
             Supervisor(processes).run(started=lambda: _greet(local, settings, demo_key))

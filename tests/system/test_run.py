@@ -28,7 +28,7 @@ def send(house: House, **more: str) -> int:
 
 
 def test_the_demo_shows_live_conferences_and_its_printed_commands_work_as_printed(open_house, tmp_path):
-    house = open_house("--demo", TWILIO_ACCOUNT_SID="", TWILIO_AUTH_TOKEN="").ready()
+    house = open_house("--demo", "--lose", "0.1", TWILIO_ACCOUNT_SID="", TWILIO_AUTH_TOKEN="").ready()
     greeting = awaited("a greeting", lambda: (m := re.search(r"look .*Ctrl-C", house.log.read_text(), re.S)) and m[0])
     ask = re.search(r"ask +(curl .*)", greeting).group(1)
     follow = re.search(r"follow +(.*)", greeting).group(1)
@@ -37,7 +37,8 @@ def test_the_demo_shows_live_conferences_and_its_printed_commands_work_as_printe
         answer = subprocess.run(shlex.split(ask), capture_output=True, text=True, timeout=10)
         return json.loads(answer.stdout)["conferences"]
 
-    assert awaited("a live conference", live)[0]["status"] == "in-progress"
+    assert awaited("a live conference", lambda: [each for each in live() if each["status"] == "in-progress"])
+    awaited("one that lacks something", lambda: [each for each in live() if each["coverage"]["missing"]])
     environ = {**house.environ, "TWILIO_ACCOUNT_SID": "", "TWILIO_AUTH_TOKEN": ""}
     tail = subprocess.Popen(
         ["sh", "-c", follow],
