@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 from redis import RedisError
 
 from app.conference import Header, read_header
@@ -24,7 +26,7 @@ from app.store.attendance import Attendance, Outage
 from app.store.budget import Budget, Outcome
 from app.store.inbox import Full, Inbox, Posted, lag
 from app.store.index import LIVE
-from app.store.looks import ASKED, LONGEST, Begun, Due, Looks
+from app.store.looks import ASKED, LONGEST, Begun, Due, Listing, Looks
 from app.store.snapshots import Snapshots
 from app.twilio import snapshot
 from app.twilio.snapshot import Record, Resource, Unexpected
@@ -37,6 +39,8 @@ AT_ONCE = 50
 """Looks of each shard that one round considers."""
 LOOK = 2
 """Requests."""
+AT_THE_SAME_TIME = 4
+"""Accounts that one worker asks about, each with one request under way."""
 FOLDED_WITHIN = 600_000
 """Milliseconds for which the record of a look may wait to be folded. Until then the fold does not get another."""
 COME_BACK = 10_000
@@ -45,10 +49,13 @@ BEHIND = 1_000
 """Milliseconds that mail may wait before nothing is said to be lost of its shard. So long a look is put off then."""
 LISTED_EVERY = 10.0
 """Seconds between two questions whether an account is yet to be listed: at the start, and after Redis was emptied."""
+LISTED_AGAIN, LISTED_AT_LEAST = 10_000, 3_600_000
+"""Milliseconds after which a list that has failed is gone on with: the first time, and at most; each time twice as
+long."""
 PAGES = 20
 """Of an account's conferences in progress, at most: newest first, a thousand each."""
 PATIENCE = 5_000
-"""Milliseconds that a list which is begun waits for the budget."""
+"""Milliseconds that a list waits for the budget of its next page. What takes longer is gone on with later."""
 ERRAND_LASTS = 120
 """Seconds for which an errand is left to who has begun it. Two at once do no harm but ask twice."""
 OURS = "offhook"
@@ -95,6 +102,15 @@ class _Owner(msgspec.Struct):
 _owner = msgspec.json.Decoder(_Owner).decode
 
 
+def _is_asked_for(dues: Sequence[Due]) -> bool:
+    """Whether somebody waits for this look."""
+    return any(due.reason == "operator" for due in dues)
+
+
+def _in_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True, name="look").start()
+
+
 class Reconcile:
     """What one worker does about it, in a thread of its own."""
 
@@ -113,9 +129,10 @@ class Reconcile:
         timer: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
+        start: Callable[[Callable[[], None]], None] = _in_a_thread,
     ) -> None:
         """`adopts`: whether conferences that go on and are not known are taken over. `clock` gives seconds since 1970,
-        `timer` seconds since anything, `chance` numbers from 0 to 1.
+        `timer` seconds since anything, `chance` numbers from 0 to 1; `start` does something beside everything else.
         """
         self.inbox = inbox
         self.snapshots = snapshots
@@ -130,12 +147,19 @@ class Reconcile:
         self.timer = timer
         self.sleep = sleep
         self.chance = chance
+        self.start = start
         self._lists_at = self.timer()
+        self._under_way: set[str] = set()
+        self._sooner = threading.Event()
+        """Set when a look was put off: the next round may be due before its time."""
+        self._turns: dict[str, int] = {}
+        """When what was put off is due, in ms, by account; the first of it, the last time."""
 
     def run(self, stop: threading.Event) -> None:
         """Go on until `stop` is set. Redis being away is waited for."""
         while True:
             pause = EVERY
+            self._sooner.clear()
             try:
                 self.see_to_outage()
                 self.adopt()
@@ -144,7 +168,8 @@ class Reconcile:
                 log.warning("cannot reconcile", error=type(error).__name__)
             except Exception:  # without it a worker would go on as if nothing were ever lost
                 log.exception("reconciling failed")
-            if stop.wait(pause):
+            self._sooner.wait(pause)
+            if stop.is_set():
                 return
 
     def _now(self) -> int:
@@ -153,9 +178,10 @@ class Reconcile:
     # Looks
 
     def round(self, stopping: Callable[[], bool] = lambda: False) -> float:
-        """Have the looks that are due, as far as budgets allow, the oldest first. For how many seconds to rest then.
+        """Have the looks that are due, as far as budgets allow. For how many seconds to rest then.
 
-        What an account's budget does not allow is put off to when its turn comes: it must not be in the way of others.
+        Each account has a thread of its own meanwhile, as far as `AT_THE_SAME_TIME` allows: a slow answer keeps nobody
+        else waiting. What cannot be had now is put off to when its turn comes: it must not be in the way of others.
         """
         now = self._now()
         due: dict[str, list[Due]] = {}
@@ -163,27 +189,69 @@ class Reconcile:
             due.setdefault(each.sid, []).append(each)
         headers = dict(zip(due, self.snapshots.headers(list(due)), strict=True))
         behind = self._behind(now) if due else set()
-        waits: dict[str, float] = {}
-        moves: dict[Due, int] = {}
-        for sid, dues in due.items():
-            if stopping():
-                break
-            if self.inbox.shard_of(sid) in behind and not any(each.reason == "operator" for each in dues):
-                moves |= dict.fromkeys(dues, now + BEHIND)
+        late: list[Due] = []
+        queues: dict[str, list[list[Due]]] = {}
+        for sid, dues in sorted(due.items(), key=lambda item: not _is_asked_for(item[1])):  # and the oldest first
+            if self.inbox.shard_of(sid) in behind and not _is_asked_for(dues):
+                late += dues
                 continue
             raw = headers[sid]
-            account = _owner(raw).account_sid if raw else ""
-            if account not in waits:
-                wait = self._safely(dues)
-                if wait == 0:
-                    continue
-                waits[account] = wait
-            else:
-                waits[account] += LOOK * 1000 / self.budget.rate
-            moves |= dict.fromkeys(dues, self._now() + int(waits[account]))
-        if moves:
-            self.looks.put_off(moves)
-        return min([EVERY, *((to - self._now()) / 1000 for to in moves.values() if to > self._now())])
+            queues.setdefault(_owner(raw).account_sid if raw else "", []).append(dues)
+        if late:
+            self._turns[""] = now + BEHIND
+            self.looks.put_off(dict.fromkeys(late, now + BEHIND))
+        for account, queue in queues.items():
+            if not self._begin(account, partial(self._turn, account, queue, stopping)):
+                self._put_off(account, queue, EVERY * 1000)
+        return min([EVERY, *((to - self._now()) / 1000 for to in [*self._turns.values()] if to > self._now())])
+
+    def _turn(self, account: str, queue: Sequence[Sequence[Due]], stopping: Callable[[], bool]) -> None:
+        """Have looks at conferences of one account, one after the other, until its budget or `EVERY` is used up."""
+        until = self.timer() + EVERY
+        for place, dues in enumerate(queue):
+            if stopping():
+                return
+            wait = self._safely(dues)
+            if wait:
+                self._put_off(account, queue[place:], wait)
+                return
+            if self.timer() > until:  # somebody may have asked meanwhile
+                self._put_off(account, queue[place + 1 :], self._slot)
+                return
+
+    def _put_off(self, account: str, queue: Sequence[Sequence[Due]], wait: float) -> None:
+        """The first for so many ms, and each of the others behind the one before."""
+        moves: dict[Due, int | None] = {}
+        turn = self._now() + wait
+        for dues in queue:
+            moves |= dict.fromkeys(dues, int(turn))
+            turn += self._slot
+        self._turns[account] = int(self._now() + wait)
+        self.looks.put_off(moves)
+        self._sooner.set()
+
+    @property
+    def _slot(self) -> float:
+        """Milliseconds in which the budget of one look comes together."""
+        return LOOK * 1000 / self.budget.rate
+
+    def _begin(self, name: str, work: Callable[[], None]) -> bool:
+        """Do this beside what else goes on. False: it is under way, or as much is as may be."""
+        if name in self._under_way or len(self._under_way) >= AT_THE_SAME_TIME:
+            return False
+        self._under_way.add(name)
+        self.start(partial(self._beside, name, work))
+        return True
+
+    def _beside(self, name: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except RedisError as error:
+            log.warning("cannot reconcile", error=type(error).__name__)
+        except Exception:
+            log.exception("reconciling failed")
+        finally:
+            self._under_way.discard(name)
 
     def _behind(self, now: int) -> set[int]:
         """Shards with mail that has waited for long: what is thought to be lost may be in it."""
@@ -204,14 +272,14 @@ class Reconcile:
     def _look(self, dues: Sequence[Due]) -> int:
         """Have one look, unless it is needless or another worker has it."""
         sid = dues[0].sid
-        begun = self.looks.begin(sid)
+        begun = self.looks.begin(dues, self._now())
         if begun is None:
             return 0
         try:
             if begun.header is None:
-                self._unknown(dues)
+                self._unknown(begun.dues)
                 return 0
-            return self._begun(read_header(begun.header), dues, begun)
+            return self._begun(read_header(begun.header), begun)
         finally:
             self.looks.leave(sid, begun.token)
 
@@ -220,19 +288,19 @@ class Reconcile:
         if any(due.reason == "adopted" for due in dues):
             self.looks.failed(dues, self._now())
         else:
-            self.looks.move(dues)
+            self.looks.put_off(dict.fromkeys(dues))
 
-    def _begun(self, header: Header, dues: Sequence[Due], begun: Begun) -> int:
+    def _begun(self, header: Header, begun: Begun) -> int:
         account = header.account_sid
-        asked = [due for due in dues if due.reason == "operator"]
-        dues = [due for due in dues if due.reason in ASKED or self._still_wanted(due, header, begun)]
+        asked = [due for due in begun.dues if due.reason == "operator"]
+        dues = [due for due in begun.dues if due.reason in ASKED or self._still_wanted(due, header, begun)]
         if not dues:
             return 0
         if header.status == "completed" and not asked:
-            self.looks.move(dues)
+            self.looks.put_off(dict.fromkeys(dues))
             return 0
         if not self.twilio.can_reach(account):  # it stays until somebody is let in
-            self.looks.move(dues, self._now() + LONGEST)
+            self.looks.put_off(dict.fromkeys(dues, self._now() + LONGEST))
             return 0
         if wait := self.budget.take(account, self._now(), LOOK):
             return wait
@@ -261,14 +329,14 @@ class Reconcile:
         """
         now, want = self._now(), header.want
         if want is None or want.reason != due.reason:
-            self.looks.move([due])
+            self.looks.put_off({due: None})
             return False
         later = int(want.due_at.timestamp() * 1000)
         asked_at = 0 if header.asked_at is None else round(header.asked_at.timestamp() * 1000)
         if begun.seen_at is not None and asked_at < begun.seen_at and now < begun.seen_at + FOLDED_WITHIN:
             later = now + COME_BACK
         if later > now:
-            self.looks.move([due], later)
+            self.looks.put_off({due: later})
         return later <= now
 
     def _record(self, header: Header, reason: str, asked_by: str | None, turn: Turn) -> Record:
@@ -386,32 +454,48 @@ class Reconcile:
             return
         self._lists_at = self.timer() + LISTED_EVERY
         for account in self.looks.unlisted(self.accounts):
-            errand = f"adopt:{account}"
-            if self.looks.first_at(errand, ERRAND_LASTS):
-                try:
-                    self._adopt(account)
-                finally:
-                    self.looks.done_with(errand)
+            self._begin(f"adopt:{account}", partial(self._adopt, account))
 
     def _adopt(self, account: str) -> None:
-        address: str | None = snapshot.in_progress_address(account)
+        errand = f"adopt:{account}"
+        if self.looks.first_at(errand, ERRAND_LASTS):
+            try:
+                self._go_on_listing(account)
+            finally:
+                self.looks.done_with(errand)
+
+    def _go_on_listing(self, account: str) -> None:
+        """List what is left, from the page on at which that broke off.
+
+        After each failure that is later. A page that fails twice may have an address that is good no more: then the
+        list is begun anew.
+        """
+        listing = self.looks.listing(account)
         taken = 0
-        for _ in range(PAGES):
-            if address is None:
-                break
+        while self._now() >= listing.not_before:
             if not self._may_ask(account):
-                return  # and begin anew later: what was taken over by then is known
+                return
+            address = listing.address or snapshot.in_progress_address(account)
             try:
                 page = self._fetched(account, address, lambda body: snapshot.read_conferences(body, account))
                 if page.what is None:
                     raise Failed("Twilio does not know the account")
                 taken += self._take_over(account, page.what.conferences, page.at)
             except (Failed, Full) as failure:
-                log.warning("conferences in progress not listed", account=account, why=str(failure))
+                wait = min(LISTED_AGAIN * 2 ** min(listing.failures, 20), LISTED_AT_LEAST)
+                kept = Listing() if listing.has_failed else replace(listing, has_failed=True)
+                again = replace(kept, failures=listing.failures + 1, not_before=self._now() + wait)
+                self.looks.note_listing(account, again)
+                why = str(failure)
+                log.warning("conferences in progress not listed", account=account, why=why, again_in_ms=wait)
                 return
-            address = page.what.following
-        self.looks.listed(account)
-        log.info("conferences in progress listed", account=account, taken_over=taken, more=address is not None)
+            following = page.what.following
+            if following is None or listing.pages + 1 >= PAGES:
+                self.looks.listed(account)
+                log.info("conferences in progress listed", account=account, taken_over=taken, more=bool(following))
+                return
+            listing = Listing(following, listing.pages + 1, failures=listing.failures)
+            self.looks.note_listing(account, listing)
 
     def _may_ask(self, account: str) -> bool:
         """Wait for the budget of one request. False: it is not to be had soon."""

@@ -11,17 +11,27 @@ from app.store import keys
 LONGEST_GAP = 15_000
 """Milliseconds. Twilio gives a callback up after that (Twilio docs, Connection Overrides): some are lost by then."""
 
-# Say that callbacks are taken. KEYS 1 attended. ARGV 1 now, ms, 2 the longest gap that is none, ms, 3 since when some
-# were refused for want of a place, or ''. Notes an outage if there was one, joined with one that is noted already.
+# Say that callbacks are taken. Redis' clock is the one that all web processes have in common. KEYS 1 attended. ARGV 1
+# for how long whoever says so has taken them without a break, ms, 2 the longest gap that is none, ms, 3 how long ago
+# some were first refused for want of a place, ms, or '', 4 when this process said so last, or ''. Notes an outage if
+# there was one, joined with one that is noted already. That nobody could say so for a while, as when Redis was away, is
+# none; but it is one if Redis has come back without what it was told before. Returns what is said now, ms.
 BEAT = """#!lua flags=allow-oom
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local last, noted = unpack(redis.call('HMGET', KEYS[1], 'at', 'outage'))
-local now, from = tonumber(ARGV[1]), tonumber(ARGV[3])
-if last and now - tonumber(last) > tonumber(ARGV[2]) then from = math.min(from or now, tonumber(last)) end
+local from = ARGV[3] ~= '' and now - tonumber(ARGV[3])
+local has_forgotten = last and ARGV[4] ~= '' and tonumber(last) < tonumber(ARGV[4])
+if has_forgotten or last and now - tonumber(ARGV[1]) - tonumber(last) > tonumber(ARGV[2]) then
+  from = math.min(from or now, tonumber(last))
+end
 if from then
   if noted then from = math.min(from, tonumber(string.match(noted, '^%d+'))) end
   redis.call('HSET', KEYS[1], 'outage', string.format('%d,%d', from, now))
 end
-redis.call('HSET', KEYS[1], 'at', string.format('%d', math.max(now, tonumber(last or now))))
+local at = math.max(now, tonumber(last or now)) -- its clock may have been set back
+redis.call('HSET', KEYS[1], 'at', string.format('%d', at))
+return at
 """
 
 # Forget an outage, unless it has grown since. KEYS 1 attended. ARGV 1 how it was noted.
@@ -44,11 +54,15 @@ class Attendance:
         self.redis = redis
         self._beat = redis.register_script(BEAT)
         self._over = redis.register_script(OVER)
+        self.said_at: int | None = None
+        """When this process last said that it is there, by Redis' clock, in ms."""
 
-    def beat(self, now: int, refused_since: int | None = None) -> None:
-        """Say at `now`, in ms, that callbacks are taken; and since when some that were Twilio's had to be refused."""
-        words = [now, LONGEST_GAP, "" if refused_since is None else refused_since]
-        self._beat([keys.ATTENDED], words)
+    def beat(self, taken_for: int, refused_for: int | None = None) -> None:
+        """Say that callbacks are taken, and for how many ms without a break; and how many ms ago some that were
+        Twilio's were first refused.
+        """
+        words = [taken_for, LONGEST_GAP, *("" if each is None else each for each in (refused_for, self.said_at))]
+        self.said_at = int(self._beat([keys.ATTENDED], words))
 
     def outage(self) -> Outage | None:
         """The time that nobody has seen to yet."""

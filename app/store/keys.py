@@ -193,6 +193,12 @@ def adopted(account: str) -> str:
     return f"offhook:adopted:{account}"
 
 
+def listing(account: str) -> str:
+    """String with a life of a day: how far the list of this account's conferences in progress has come. Workers write
+    it."""
+    return f"offhook:listing:{account}"
+
+
 def errand(name: str) -> str:
     """String with a short life: a worker is about something that only one should do at a time."""
     return f"offhook:errand:{name}"

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from redis import Redis
 
 from app.store import keys, scripts
@@ -22,6 +23,24 @@ REMEMBERED = 24 * 3600
 """Seconds for which it is remembered who asked, and how often it has failed."""
 FIRST, LONGEST = 2_000, 600_000
 """Milliseconds that a look is put off after its first failure, and at most; each time twice as long."""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """How far the list of an account's conferences in progress has come."""
+
+    address: str | None = None
+    """Of the page that is next; None: the first."""
+    pages: int = 0
+    """That are done with."""
+    has_failed: bool = False
+    """Whether the page that is next has."""
+    failures: int = 0
+    """Of all pages."""
+    not_before: int = 0
+    """When it is tried again, in ms."""
+
+
+_read_listing = msgspec.json.Decoder(Listing).decode
 
 
 class Due(NamedTuple):
@@ -38,11 +57,19 @@ class Due(NamedTuple):
         return keys.look(self.sid, self.reason)
 
 
-# Begin a look, unless another worker is at it. KEYS 1 asking, 2 who asked, 3 when it was seen, 4 the conference. ARGV 1
-# a random token, 2 for how long nobody else may begin it, ms. Returns nil, or {the header, who asked, when seen}.
+# Begin a look, unless another worker is at it or has had it: whoever found it may have found it long ago.
+# KEYS 1 asking, 2 who asked, 3 when it was seen, 4 the conference, 5 looks. ARGV 1 a random token, 2 for how long no
+# other may begin it, ms, 3 now, ms, then the members that were found. Returns nil, or {the header, who asked, when
+# seen, then of each member its score, '' if it is not due any more}.
 BEGIN = """
-if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return nil end
-return {redis.call('HGET', KEYS[4], 'header'), redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])}
+local scores, is_due = {}, false
+for n = 4, #ARGV do
+  local score = redis.call('ZSCORE', KEYS[5], ARGV[n])
+  if score and tonumber(score) <= tonumber(ARGV[3]) then is_due = true else score = '' end
+  scores[n - 3] = score
+end
+if not is_due or not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return nil end
+return {redis.call('HGET', KEYS[4], 'header'), redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3]), unpack(scores)}
 """
 
 # Have it left to us for its whole length again. KEYS 1 asking. ARGV 1 our token, 2 how long, ms.
@@ -84,6 +111,8 @@ class Begun(NamedTuple):
     """The right to look at a conference."""
 
     token: str
+    dues: list[Due]
+    """What is still due of what was found."""
     header: bytes | None
     """As it is now; None: the conference is not known."""
     asked_by: str | None
@@ -126,15 +155,21 @@ class Looks:
                 pipe.zadd(keys.looks(shard), {Due(sid, reason, now).member: now}, nx=by is None, lt=by is not None)
             pipe.execute()
 
-    def begin(self, sid: str) -> Begun | None:
-        """The right to look at a conference, for the time of `ALONE`. None: another worker has it."""
+    def begin(self, found: Sequence[Due], now: int) -> Begun | None:
+        """The right to look at one conference, for the time of `ALONE`, for what was found to be due and still is.
+
+        None: another worker has it, or nothing is due any more at `now`, in ms.
+        """
+        sid = found[0].sid
         shard, token = keys.shard_of(sid, self.shards), secrets.token_hex(8)
         names = [each(shard, sid) for each in (keys.asking, keys.asked_by, keys.seen, keys.conference)]
-        found: Any = self._begin(names, [token, ALONE])
-        if found is None:
+        words: list[Any] = [token, ALONE, now, *(due.member for due in found)]
+        begun: Any = self._begin([*names, keys.looks(shard)], words)
+        if begun is None:
             return None
-        header, asked_by, seen_at = found
-        return Begun(token, header, asked_by.decode() if asked_by else None, int(seen_at) if seen_at else None)
+        header, asked_by, seen_at, *scores = begun
+        dues = [due._replace(at=int(float(score))) for due, score in zip(found, scores, strict=True) if score]
+        return Begun(token, dues, header, asked_by.decode() if asked_by else None, int(seen_at) if seen_at else None)
 
     def go_on(self, sid: str, token: str) -> bool:
         """Have the right last from now on. False: it has passed on."""
@@ -144,13 +179,12 @@ class Looks:
         """Give the right back."""
         self._leave([keys.asking(keys.shard_of(sid, self.shards), sid)], [token])
 
-    def put_off(self, moves: Mapping[Due, int]) -> None:
-        """Have looks at a later time, in ms, unless another worker has come to them since they were found."""
-        self._moved([(due, due.at, to) for due, to in moves.items()])
+    def put_off(self, moves: Mapping[Due, int | None]) -> None:
+        """Have looks at a later time, in ms, or not at all (None), unless they were moved since they were found.
 
-    def move(self, dues: Iterable[Due], to: int | None = None) -> None:
-        """Have looks that we have the right to at another time, in ms, or not at all (None)."""
-        self._moved([(due, "", "" if to is None else to) for due in dues])
+        A commit may have put one back, or brought it forward; another worker may have come to it.
+        """
+        self._moved([(due, due.at, "" if to is None else to) for due, to in moves.items()])
 
     def _moved(self, moves: Iterable[tuple[Due, int | str, int | str]]) -> None:
         words: dict[int, list[Any]] = {}
@@ -166,7 +200,7 @@ class Looks:
         sid = dues[0].sid
         tries = int(self._count([keys.tried(keys.shard_of(sid, self.shards), sid)], [REMEMBERED]))
         wait = int(min(LONGEST, FIRST * 2 ** min(tries - 1, 20)) * stretch)
-        self.move(dues, now + wait)
+        self._moved([(due, "", now + wait) for due in dues])
         return wait
 
     def settle(self, dues: Sequence[Due], seen_at: int, again: int) -> None:
@@ -199,6 +233,16 @@ class Looks:
                 pipe.exists(keys.adopted(account))
             return [account for account, found in zip(accounts, pipe.execute(), strict=True) if not found]
 
+    def listing(self, account: str) -> Listing:
+        """How far the list has come, within a day."""
+        found: Any = self.redis.get(keys.listing(account))
+        return Listing() if found is None else _read_listing(found)
+
+    def note_listing(self, account: str, listing: Listing) -> None:
+        """Say how far it has come."""
+        self.redis.set(keys.listing(account), msgspec.json.encode(listing), ex=REMEMBERED)
+
     def listed(self, account: str) -> None:
         """They have been listed, and what was not known is on its way."""
         self.redis.set(keys.adopted(account), "1")
+        self.redis.delete(keys.listing(account))

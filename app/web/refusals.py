@@ -25,8 +25,8 @@ class Refusals:
         self.unwritten: Counter[str] = Counter()
         self.unsaid: Counter[str] = Counter()
         self.said_at = -AT_MOST_EVERY
-        self.lost_since: int | None = None
-        """When the first was refused that was surely Twilio's and has no place, in ms since 1970; None: none was."""
+        self.lost_since: float | None = None
+        """When the first was refused that was surely Twilio's and has no place, by time.monotonic(); None: none was."""
 
     def note(self, reason: str, **particulars: str) -> None:
         """Count one. `particulars` go into the log as they are: nothing secret, nothing of a person."""
@@ -40,11 +40,11 @@ class Refusals:
 
     def note_lost(self, reason: str, **particulars: str) -> None:
         """Count one that was surely Twilio's: it may be lost, and what it told has to be found out otherwise."""
-        self.lost_since = self.lost_since or time.time_ns() // 1_000_000
+        self.lost_since = self.lost_since or time.monotonic()
         self.note(reason, **particulars)
 
-    def take_lost(self) -> int | None:
-        """Since when some may be lost, told once."""
+    def take_lost(self) -> float | None:
+        """Since when some may be lost, by time.monotonic(), told once."""
         since, self.lost_since = self.lost_since, None
         return since
 

@@ -76,7 +76,7 @@ def worker(redis: Redis, clock: Clock, nudges: list[str]) -> Worker:
             clock=clock,
             timer=clock,
             sleep=clock.sleep,
-            **usual,
+            **({"start": lambda work: work()} | usual),
         )
 
     return made
@@ -445,6 +445,41 @@ def test_two_workers_at_once_have_one_look(worker: Worker) -> None:
     assert len(mail(one)) == 1
 
 
+@pytest.mark.parametrize("reason", ["hole", "operator", "outage", "adopted"])
+def test_who_comes_late_to_what_was_found_long_ago_does_not_look_again(
+    redis: Redis, worker: Worker, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    one, other = worker(), worker()
+    known(one, stand_up())
+    want(one, reason)
+    found = one.looks.due(int(one.clock() * 1000), 50)
+    other.round()
+    before = pending(redis)
+    other.twilio.clock.now += 1.5  # type: ignore[attr-defined]
+    monkeypatch.setattr(one.looks, "due", lambda *_: found)
+    one.round()
+    assert (asked(one), len(mail(one)), pending(redis)) == ([], 1, before)
+
+
+def test_a_look_that_comes_back_while_it_is_taken_away_stays(
+    redis: Redis, worker: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconcile = worker()
+    known(reconcile, room(2, NOON))
+    sid = f"CF{2:032x}"
+    member = want(reconcile, sid=sid, ago=9)
+    begin = reconcile.looks.begin
+
+    def and_back(*about: Any) -> Any:
+        begun = begin(*about)
+        want(reconcile, sid=sid)
+        return begun
+
+    monkeypatch.setattr(reconcile.looks, "begin", and_back)
+    reconcile.round()
+    assert pending(redis) == {member: clock.ms}
+
+
 def test_who_dies_between_what_was_seen_and_writing_it_down_costs_another_look(
     redis: Redis, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,6 +575,48 @@ def test_an_account_that_is_slow_to_be_served_is_not_in_the_way_of_another(
     assert seen(reconcile).account_sid == OTHER
 
 
+def test_a_slow_answer_keeps_no_other_account_waiting_and_its_own_account_has_one_look_at_a_time(
+    worker: Worker, clock: Clock
+) -> None:
+    under_way, go_on, threads = threading.Event(), threading.Event(), []
+
+    def slow(account: str, _: str) -> None:
+        if account == ACCOUNT:
+            under_way.set()
+            assert go_on.wait(10)
+
+    def start(work: Callable[[], None]) -> None:
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    reconcile = worker(slow, accounts=(ACCOUNT, OTHER), start=start)
+    known(reconcile, stand_up(), wanting(7), wanting(99, account=OTHER))
+    want(reconcile, ago=1)
+    reconcile.round()
+    assert under_way.wait(10)
+    want(reconcile, sid=f"CF{7:032x}", ago=1)
+    want(reconcile, sid=f"CF{99:032x}")
+    reconcile.round()
+    threads[-1].join(10)
+    assert [each.account for each in reconcile.twilio.asked] == [ACCOUNT, OTHER, OTHER]  # type: ignore[attr-defined]
+    go_on.set()
+    threads[0].join(10)
+    later(reconcile, 3)
+    for thread in threads:
+        thread.join(10)
+    assert len(mail(reconcile)) == 3
+
+
+def test_who_asks_comes_before_all_that_waits(worker: Worker, clock: Clock) -> None:
+    reconcile = worker()
+    known(reconcile, *(wanting(number) for number in range(1, 21)))
+    for number in range(1, 21):
+        want(reconcile, sid=f"CF{number:032x}", ago=100)
+    later(reconcile, 3)
+    reconcile.looks.ask([f"CF{20:032x}"], "operator", clock.ms, "desk")
+    assert f"/Conferences/CF{20:032x}.json" in later(reconcile, 2)
+
+
 # What goes on when Offhook starts
 
 SIDS = [f"CF{number:032x}" for number in range(1, 8)]
@@ -628,7 +705,7 @@ def test_after_redis_was_emptied_what_goes_on_is_taken_over_again(redis: Redis, 
     assert len(mail(reconcile)) == len(SIDS)
 
 
-def test_a_list_that_breaks_off_is_begun_anew(redis: Redis, worker: Worker, clock: Clock) -> None:
+def test_a_list_that_breaks_off_is_gone_on_with(redis: Redis, worker: Worker, clock: Clock) -> None:
     broken = [True]
     reconcile = worker(
         lambda account, target: SILENCE if broken[0] and "PageToken" in target else TWO_PAGES(account, target),
@@ -640,8 +717,40 @@ def test_a_list_that_breaks_off_is_begun_anew(redis: Redis, worker: Worker, cloc
     broken[0] = False
     clock.now += LISTED_EVERY
     reconcile.adopt()
-    assert sorted({str(read(each).conference_sid) for each in mail(reconcile)}) == SIDS
+    assert sorted(str(read(each).conference_sid) for each in mail(reconcile)) == SIDS
+    assert len(asked(reconcile)) == 3, "the first page is not asked for again"
     assert redis.keys("offhook:adopted:*") == [f"offhook:adopted:{ACCOUNT}".encode()]
+    assert redis.keys("offhook:listing:*") == []
+
+
+def test_with_a_small_budget_each_page_is_listed_once(redis: Redis, worker: Worker, clock: Clock) -> None:
+    reconcile = worker(
+        listing({"first": SIDS[:2], "PageToken=2": SIDS[2:4], "PageToken=3": SIDS[4:]}), adopts=True, rate=0.1
+    )
+    for _ in range(8):
+        reconcile.adopt()
+        clock.now += LISTED_EVERY
+    assert len(asked(reconcile)) == 3
+    assert redis.keys("offhook:adopted:*")
+
+
+def test_a_list_that_always_fails_is_asked_for_less_and_less_often_and_begun_anew(worker: Worker, clock: Clock) -> None:
+    reconcile = worker(
+        lambda account, target: UNKNOWN if "PageToken" in target else TWO_PAGES(account, target), adopts=True
+    )
+    for _ in range(1440):
+        reconcile.adopt()
+        clock.now += 60
+    assert 20 < len(asked(reconcile)) < 80, "in a day"
+    assert asked(reconcile)[:4] == [
+        "/Conferences.json?" + query
+        for query in (
+            "Status=in-progress&PageSize=1000",
+            "PageToken=2",
+            "PageToken=2",
+            "Status=in-progress&PageSize=1000",
+        )
+    ]
 
 
 def test_one_worker_lists_an_account_and_each_account_is_listed(redis: Redis, worker: Worker) -> None:
@@ -677,8 +786,7 @@ def test_after_an_outage_what_was_not_heard_since_is_looked_at(redis: Redis, wor
         reconcile,
         *(Conference(replace(each.header, heard_at=at(30 if n == 5 else 5)), {}) for n, each in told.items()),
     )
-    reconcile.attendance.beat(int(at(0).timestamp() * 1000))
-    reconcile.attendance.beat(int(at(20).timestamp() * 1000))
+    redis.hset(keys.ATTENDED, "outage", f"{int(at(0).timestamp() * 1000)},{int(at(20).timestamp() * 1000)}")
     reconcile.see_to_outage()
     assert sorted(pending(redis)) == [f"CF{number:032x} outage" for number in (1, 2)]
     assert reconcile.attendance.outage() is None
@@ -689,12 +797,11 @@ def test_after_an_outage_what_was_not_heard_since_is_looked_at(redis: Redis, wor
 
 
 def test_who_dies_while_seeing_to_an_outage_leaves_it_to_another(
-    redis: Redis, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, worker: Worker, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = worker(), worker()
     known(one, stand_up())
-    one.attendance.beat(1_000)
-    one.attendance.beat(60_000)
+    redis.hset(keys.ATTENDED, "outage", f"1,{clock.ms}")
 
     def dies(*_: Any) -> None:
         raise SystemExit
