@@ -22,6 +22,7 @@ from redis import RedisError
 
 from app.conference import Header, read_header
 from app.events import Callback
+from app.healing import lacks
 from app.store.attendance import Attendance, Outage
 from app.store.budget import Budget, Outcome
 from app.store.inbox import Full, Inbox, Posted, lag
@@ -360,7 +361,7 @@ class Reconcile:
             conference_sid=turn.sid,
             taken_at=min(found.at for found in (conference, people) if found is not None),
             after=coverage.sequences[-1][1] if coverage.sequences else 0,
-            missing=coverage.missing > 0 or coverage.from_start is False or reason == "outage",
+            missing=lacks(coverage) or reason == "outage",
             reason=reason,
             by=(asked_by or OURS) if reason == "operator" else OURS,
             conference=conference.what if conference else None,

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from app import fold
 from app.conference import Conference, Header, Reason, Want
 from app.events import Callback, Event
+from app.healing import lacks
 from app.replay import Track, by_call
 from app.simulator.exchange import Exchange, Refusal
 from app.twilio.callbacks import read
@@ -214,7 +215,7 @@ class Watch:
             reason=reason,
             by="offhook",
             after=sequences[-1][1] if sequences else 0,
-            missing=header.coverage.missing > 0 or header.coverage.from_start is False,
+            missing=lacks(header.coverage),
         )
         begun = self._world.now
 
