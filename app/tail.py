@@ -26,6 +26,9 @@ COLOURS = {
     "speech": "cyan",
     "announcement": "blue",
     "control": "magenta",
+    "snapshot": "blue",
+    "alert-raised": "red",
+    "alert-cleared": "bright_black",
 }
 WORDS = {
     "participant-join": "joins",
@@ -39,6 +42,9 @@ WORDS = {
     "participant-speech-stop": "falls silent",
     "conference-start": "the conference starts",
     "conference-end": "the conference ends",
+    "snapshot": "Twilio was asked",
+    "alert-raised": "alert",
+    "alert-cleared": "alert is over",
 }
 
 
@@ -113,8 +119,10 @@ def line(message: dict[str, Any]) -> str:
 def _said(event: dict[str, Any], names: dict[str, str]) -> str:
     kind = str(event["type"])
     colour = next((colour for part, colour in COLOURS.items() if part in kind), None)
-    who = names.get(event["call_sid"], "")
-    return click.style(f"{_plain(who)} {WORDS.get(kind, _plain(kind))}".strip(), fg=colour)
+    call_sid = event["call_sid"]
+    who = names.get(call_sid, f"{call_sid[:8]}…" if call_sid else "")  # an alert changes nobody, so names nobody
+    what = ": ".join(_plain(each) for each in (WORDS.get(kind, kind), event.get("text")) if each)
+    return click.style(f"{_plain(who)} {what}".strip(), fg=colour)
 
 
 def _is(who: str, participant: dict[str, Any]) -> bool:

@@ -60,7 +60,8 @@ class Change:
     conference: Document
     """The whole document as it is now."""
     events: list[dict[str, Any]] = field(default_factory=list)
-    """What happened: `type`, `sequence`, `at`, `call_sid` of each callback. Empty where only the outcome is known."""
+    """What happened: `type`, `sequence`, `at`, `call_sid` of each callback, `text` of looks and alerts. Empty where
+    only the outcome is known."""
     message: dict[str, Any] | None = None
     """The message that told it, to be passed on as it came; None where only the outcome is known."""
     gone: bool = False

@@ -48,14 +48,23 @@ def message(epoch: str, header: Header, changed: Iterable[Participant], events: 
             "account_sid": header.account_sid,
             "epoch": epoch,
             "revision": header.revision,
-            "events": [
-                {"type": event.type, "sequence": event.sequence, "at": event.at, "call_sid": event.call_sid}
-                for event in events
-            ],
+            "events": [_said(event) for event in events],
             "conference": header,
             "participants": list(changed),
         }
     )
+
+
+def _said(event: Event) -> dict[str, Any]:
+    """An event in a message. Looks and alerts have a `text` besides: why Twilio was asked, the rule."""
+    at, call_sid, look, alert = event.at, event.call_sid, event.snapshot, event.alert
+    more: dict[str, str] = {}
+    if look is not None:
+        at, more = look.taken_at, {"text": look.reason}
+    elif alert is not None:
+        call_sid = alert.subject if alert.subject.startswith("CA") else None
+        at, more = alert.at, {"text": alert.rule}
+    return {"type": event.type, "sequence": event.sequence, "at": at, "call_sid": call_sid, **more}
 
 
 def written(places: Places) -> str:

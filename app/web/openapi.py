@@ -246,7 +246,9 @@ SCHEMAS: dict[str, Schema] = {
                         "sequence": _or_null(INTEGER),
                         "at": _or_null(TIME),
                         "call_sid": _or_null(TEXT),
-                    }
+                        "text": TEXT,
+                    },
+                    optional=("text",),
                 )
             ),
             "conference": _ref("Header"),

@@ -18,6 +18,10 @@ from queue import Queue
 from threading import Thread
 from typing import Any
 
+import msgspec
+
+from app.alerts import Record as AlertRecord
+from app.events import Alert, Callback
 from app.simulator.agenda import Agenda
 from app.simulator.api import Double
 from app.simulator.exchange import Exchange
@@ -26,6 +30,8 @@ from app.simulator.sender import Sender
 from app.simulator.stories import PLACES
 from app.store import embedded, keys
 from app.store.connect import connect
+from app.store.inbox import Inbox
+from app.twilio.snapshot import Record
 from tests.cast import ACCOUNT, TOKEN
 from tests.system.house import House, awaited, free_port
 
@@ -125,6 +131,25 @@ class Stage:
         with connect(embedded.url(self.house.folder / "data"), patience=5.0) as redis:
             for key in redis.scan_iter("offhook:*:pending"):
                 redis.zadd(key, dict.fromkeys(redis.zrange(key, 0, -1), 0))
+
+    def write_down(self, room: Room, record: Alert | Mapping[str, Any]) -> None:
+        """Have a record in a room's log, as workers write it: of an alert, or of a look with these fields."""
+        self.settle()
+        named = {"account_sid": ACCOUNT, "conference_sid": room.sid}
+        now = datetime.now(UTC)
+        written: Any
+        if isinstance(record, Alert):
+            media, written = "alert", AlertRecord(**named, alert=record)
+        else:
+            media, written = "snapshot", Record(**named, taken_at=now, by="offhook", **record)
+        told = Callback(
+            body=msgspec.json.encode(written), media=media, received_at=int(now.timestamp() * 1000), key="offhook"
+        )
+        with connect(embedded.url(self.house.folder / "data"), patience=5.0) as redis:
+            layout: Any = redis.get(keys.LAYOUT)
+            inbox = Inbox(redis, int(layout.split()[0]))
+            inbox.append(inbox.shard_of(room.sid), told)
+        self.settle()
 
     def dress(self, room: Room, people: Mapping[str, Mapping[str, Any]] | None = None, **header: Any) -> None:
         """Show a room as other than its callbacks have told, until its next one: with these fields of its header, and

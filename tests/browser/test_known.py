@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.events import Alert
 from tests.browser.stage import Room
 from tests.browser.views import card, is_live, part, someone
 
@@ -27,13 +29,17 @@ def room(stage) -> Room:
     return room
 
 
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
 def show(page: Page, room: Room) -> None:
     page.goto(f"/conferences/{room.sid}")
     is_live(page)
 
 
 def test_a_conference_says_what_it_lacks_what_is_done_about_it_and_that_it_is_healed(page, stage, room):
-    later = "2099-01-01T00:00:00Z"
+    later = in_seconds(7200)
     stage.dress(room, want={"reason": "hole", "since": later, "due_at": later}, coverage={"from_start": True})
     page.goto("/")
     expect(card(page, room.name)).to_contain_text("2 callbacks missing")
@@ -43,12 +49,12 @@ def test_a_conference_says_what_it_lacks_what_is_done_about_it_and_that_it_is_he
         "2 callbacks have not arrived. What they told is missing",
         "Seenfrom its first event",
         f"Numbers heard1{TO}3, 6",
-        f"Missing4{TO}5 (2)",
+        f"Not heard4{TO}5 (2)",
         "Looked at Twilionever",
     ):
         expect(known).to_contain_text(words)
     expect(known).to_contain_text(re.compile(r"Last heard\d:\d\d ago"))
-    expect(known).to_contain_text(re.compile(r"To be looked atin \d+:\d\d:\d\d, because callbacks are missing"))
+    expect(known).to_contain_text(re.compile(r"To be looked atin \d:\d\d:\d\d, because callbacks are missing"))
     expect(known).to_contain_text(re.compile("Told of.*join.*mute.*Not told.*leave.*hold.*announcement"))
     stage.heal(room)
     expect(known).to_contain_text("2 callbacks have not arrived, but Twilio")
@@ -69,16 +75,28 @@ UNHEALED = {
     "snapshot_sequence": 0,
     "from_start": True,
     "complete": False,
+    "snapshots": 0,
+    "doubted": False,
+    "events": ["conference-start", "participant-join"],
 }
 """Two have not arrived."""
 
 
+WELL = {"holes": [], "missing": 0}
+NUMBERLESS = WELL | {"sequences": [], "from_start": None}
+COVERED = {"snapshots": 1, "snapshot_sequence": 6}
+
 PICTURES = (
-    ({"holes": [], "missing": 0}, "Nothing is known to be missing", ""),
-    ({"complete": True, "holes": [], "missing": 0}, "Complete: it has ended", ""),
+    (WELL, "Nothing is known to be missing", ""),
+    (WELL | {"complete": True}, "Complete: it has ended", ""),
     (MIDWAY, "It had begun before its first callback came. What came before number 3 is", "seen from the middle on"),
-    ({"snapshot_sequence": 4}, "2 callbacks have not arrived. What", "1 callback missing"),
-    (LONG | {"snapshot_sequence": 62}, "9 callbacks have not arrived. What", "2 callbacks missing"),
+    ({"snapshot_sequence": 4}, "One callback has not arrived. What it told is missing", "1 callback missing"),
+    ({"snapshot_sequence": 4}, "1 more did not arrive either; what came of that Twilio", "1 callback missing"),
+    (LONG | {"snapshot_sequence": 62}, "2 callbacks have not arrived. What", "2 callbacks missing"),
+    (COVERED, "2 callbacks have not arrived, but Twilio", "healed"),
+    (NUMBERLESS | {"snapshots": 1, "events": []}, "REST API alone, until callbacks come", ""),
+    (NUMBERLESS, "No callback with a number has come", ""),
+    (WELL | {"doubted": True}, "A call has told otherwise than the latest look", ""),
     (LONG, "9 callbacks have not arrived. What", "9 callbacks missing"),
 )
 """Fields of the coverage; the sentence that tells of it; its sign on a card, or what is there without one."""
@@ -92,6 +110,72 @@ def test_how_complete_it_is_is_said_in_a_few_words(page, stage, room):
         stage.dress(room, coverage=UNHEALED | coverage)
         expect(part(page, "What we know")).to_contain_text(verdict)
         expect(card(overview, room.name)).to_contain_text(re.compile(f"2 people{re.escape(sign)}\\d:"))
+
+
+WANTS = (
+    (
+        -100,
+        "hole",
+        r"because callbacks are missing; overdue by 1:4\d: it waits for its turn, or Twilio",
+    ),
+    (-5, "hole", "now, because callbacks are missing"),
+    (600, "doubted", r"in 9:5\d, because a call had told otherwise"),
+    (100, "silent", r"if nothing is heard for 1:3\d more"),
+)
+"""In how many seconds a look is due, why, and how that is said."""
+
+
+def test_it_is_said_when_and_why_twilio_is_to_be_looked_at_and_of_silence_only_when_it_is_near(page, stage, room):
+    show(page, room)
+    known = part(page, "What we know")
+    for seconds, reason, words in WANTS:
+        due = in_seconds(seconds)
+        stage.dress(room, want={"reason": reason, "since": due, "due_at": due})
+        expect(known).to_contain_text(re.compile(f"To be looked at{words}"))
+    stage.dress(room, want={"reason": "silent", "since": due, "due_at": in_seconds(590)})
+    expect(known).not_to_contain_text("To be looked at")
+    expect(known).to_contain_text("Last heard")
+
+
+def test_one_that_twilio_did_not_know_is_said_to_be_closed_so_and_what_it_lacks_is_quiet(page, stage, room):
+    page.goto("/")
+    is_live(page)
+    stage.write_down(room, {"reason": "hole", "after": 6})
+    ended = part(page, "Recently ended").get_by_role("listitem").filter(has=page.locator(f"[href$={room.sid}]"))
+    expect(ended.get_by_text("2 callbacks missing")).to_have_class("holes past")
+    ended.get_by_role("link").click()
+    known = part(page, "What we know")
+    expect(known).to_contain_text("Twilio does not know this conference (any more). It was closed at")
+    expect(known).to_contain_text("with what was known. 2 callbacks have not arrived.")
+    expect(known).not_to_contain_text("Nothing is known to be missing")
+    button = page.get_by_role("button", name="Reconcile now")
+    expect(button).to_have_attribute("title", re.compile("A look at Twilio can only tell"))
+    expect(part(page, "Events").get_by_role("listitem").first).to_contain_text(
+        re.compile("Twilio was asked: callbacks are missing.*unknown to Twilio")
+    )
+    room.end()
+    expect(known).to_contain_text("2 callbacks have not arrived.")
+    expect(button).to_have_count(0)
+
+
+def test_events_say_why_twilio_was_asked_what_came_of_it_and_what_alerts_are_about(page, stage, room):
+    listed = [{"call_sid": leg.call_sid, "status": "connected"} for leg in room.legs]
+    shown = {"sid": room.sid, "status": "in-progress"}
+    stage.write_down(room, {"reason": "empty", "after": 6, "conference": shown, "participants": listed})
+    now = datetime.now(UTC)
+    words = {"rule": "vip-on-hold", "kind": "hold", "text": "A participant has been on hold for 1 min."}
+    for cleared in (False, True):
+        stage.write_down(room, Alert(**words, subject=room.ben.call_sid, since=now, at=now, cleared=cleared))
+    show(page, room)
+    rows = part(page, "Events").get_by_role("listitem")
+    for place, told in enumerate(
+        (
+            "alert is over: vip-on-hold.*Ben A participant has been on hold for 1 min.",
+            "alert: vip-on-hold.*Ben A participant has been on hold for 1 min.",
+            "Twilio was asked: everybody has gone.*in progress, 2 participants",
+        )
+    ):
+        expect(rows.nth(place)).to_contain_text(re.compile(told))
 
 
 def test_facts_that_no_callback_has_told_are_marked_and_unknown_is_not_no(page, stage, room):
@@ -169,6 +253,8 @@ def test_whoever_may_control_has_twilio_looked_at_and_is_told_why_not(page, stag
     button.click()
     expect(page.get_by_text("Twilio is to be looked at.")).to_be_visible()
     assert asked == [("POST", None)] * 2
+    stage.heal(room)
+    expect(page.get_by_text("Twilio is to be looked at.")).to_have_count(0)
     soon = "2099-01-01T00:00:00Z"
     stage.dress(room, want={"reason": "operator", "since": soon, "due_at": soon})
     expect(button).to_be_disabled()

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from random import Random
 from threading import Thread
 from typing import Any
 
+import click
 import pytest
 from redis import Redis, RedisError
 
-from app.events import Callback
+from app import tail
+from app.alerts import Record as AlertRecord
+from app.conference import encode
+from app.events import Alert, Callback
 from app.simulator.stories import shuffled, story
 from app.store import feed, keys
 from app.store.connect import connect
 from app.store.feed import subscribe
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
+from app.twilio.snapshot import Record
 from tests.cast import ACCOUNT, ANNA, BEN, NOON, ROOM, callback, said
 from tests.workers.post import empty, kept, post
 from workers.drain import Drain
@@ -92,6 +98,40 @@ def test_an_event_that_tells_neither_number_nor_time_nor_call_says_so(redis: Red
         message = json.loads(next(messages))
     assert message["events"] == [{"type": "conference-painted", "sequence": None, "at": None, "call_sid": None}]
     assert message["participants"] == []
+
+
+def test_looks_and_alerts_tell_when_why_and_whom_they_are_about_and_so_does_a_line_for_people(
+    redis: Redis, drain: Drain
+) -> None:
+    named = {"account_sid": ACCOUNT, "conference_sid": ROOM}
+    look = Record(**named, taken_at=NOON, reason="hole", by="offhook", conference={"status": "in-progress"})
+    words: dict[str, Any] = {"rule": "vip-on-hold", "kind": "hold", "since": NOON, "at": NOON + timedelta(seconds=60)}
+    raised, cleared = Alert(**words, subject=ANNA), Alert(**words, subject="", cleared=True)
+    records = [
+        ("snapshot", encode(look)),
+        *(("alert", encode(AlertRecord(**named, alert=each))) for each in (raised, cleared)),
+    ]
+    post(drain.inbox, ANNA_JOINS)
+    empty(drain)
+    told = []
+    with feed.subscribe(redis) as messages:
+        for media, body in records:
+            drain.inbox.append(
+                drain.inbox.shard_of(ROOM), Callback(body=body, media=media, received_at=1, key="offhook")
+            )
+            empty(drain)
+            told.append(json.loads(next(messages)))
+    noon, later = "2026-11-22T12:00:00Z", "2026-11-22T12:01:00Z"
+    assert [message["events"] for message in told] == [
+        [{"type": "snapshot", "sequence": None, "at": noon, "call_sid": None, "text": "hole"}],
+        [{"type": "alert-raised", "sequence": None, "at": later, "call_sid": ANNA, "text": "vip-on-hold"}],
+        [{"type": "alert-cleared", "sequence": None, "at": later, "call_sid": None, "text": "vip-on-hold"}],
+    ]
+    assert [click.unstyle(tail.line(message)).rpartition(" here  ")[2] for message in told] == [
+        "Twilio was asked: hole",
+        f"{ANNA[:8]}… alert: vip-on-hold",
+        "alert is over: vip-on-hold",
+    ]
 
 
 def test_what_changes_nothing_is_not_told(redis: Redis, drain: Drain) -> None:

@@ -6,7 +6,7 @@ import { isOpen, OUTCOMES, reconcile, send, wish } from './control.js';
 import { drawn, Known, Legend, Mark } from './known.js';
 import { Elapsed, Icon } from './parts.js';
 import { Timeline } from './timeline.js';
-import { dateOf, duration, isComing, isHere, isWaiting, kindOf, lead, nameOf, people, sinceOf, timeOf, titleOf, wordsFor } from './words.js';
+import { dateOf, duration, isComing, isHere, isWaiting, kindOf, lead, nameOf, people, shortened, sinceOf, tellingOf, timeOf, titleOf, wordsFor } from './words.js';
 
 const EVENTS_AT_ONCE = 50;
 const SOONEST = 1000; // ms between two readings of what the log tells
@@ -16,8 +16,8 @@ const COSTS = 10; // and that many times as long as the last reading took, so th
 export class ConferencePage extends Component {
   constructor() {
     super();
-    this.state = { read: null, timeline: null, events: [], first: null, problem: null, dialog: null, told: null };
-    this.ask = (dialog) => this.setState({ dialog, told: null });
+    this.state = { read: null, timeline: null, events: [], first: null, problem: null, dialog: null, told: null, until: null };
+    this.ask = (dialog) => this.setState({ dialog, told: null, until: null });
   }
 
   componentDidMount() {
@@ -98,18 +98,21 @@ export class ConferencePage extends Component {
   }
 
   async carryOut(method, part, fields, what) {
-    this.setState({ told: `${what}: sent…`, wrong: false });
+    this.setState({ told: `${what}: sent…`, wrong: false, until: null });
     const refused = await send(method, this.document, part, fields);
     if (!this.gone) this.setState({ told: refused ? `${what}: ${refused}` : null, wrong: Boolean(refused) });
   }
 
   async reconcile() {
-    this.setState({ told: 'Reconcile: sent…', wrong: false });
-    const refused = await reconcile(this.document.sid);
-    if (!this.gone) this.setState({ told: refused ? `Reconcile: ${refused}` : 'Twilio is to be looked at.', wrong: Boolean(refused) });
+    const { sid, asked_at: asked } = this.document;
+    this.setState({ told: 'Reconcile: sent…', wrong: false, until: null });
+    const refused = await reconcile(sid);
+    if (this.gone) return;
+    if (refused) this.setState({ told: `Reconcile: ${refused}`, wrong: true });
+    else this.setState({ told: 'Twilio is to be looked at.', until: { asked } });
   }
 
-  render({ control, sid }, { timeline, events, first, problem, dialog, told, wrong }) {
+  render({ control, sid }, { timeline, events, first, problem, dialog, told, wrong, until }) {
     const conference = this.document;
     if (!conference) {
       return html`<p><a class="back" href="/"><${Icon} name="back" />All conferences</a></p>
@@ -123,7 +126,7 @@ export class ConferencePage extends Component {
       <p><a class="back" href="/"><${Icon} name="back" />All conferences</a></p>
       <${Heading} conference=${conference} may=${may} ask=${this.ask} />
       ${problem && html`<p class="banner" role="alert">${problem}</p>`}
-      <p class=${wrong ? 'told wrong' : 'told'} role="status">${told}</p>
+      <p class=${wrong ? 'told wrong' : 'told'} role="status">${until && until.asked !== conference.asked_at ? null : told}</p>
       <${Alerts} conferences=${[conference]} />
       <${Known} conference=${conference} reconcile=${control && (() => this.reconcile())} />
       <section aria-labelledby="people"><h2 id="people">People</h2>
@@ -266,8 +269,7 @@ function Events({ events, conference, older }) {
           <summary>
             <time dateTime=${each.at || each.received_at}>${timeOf(each.at || each.received_at)}</time>
             <span class="number">${each.sequence === null ? '' : `#${each.sequence}`}</span>
-            <span class="what">${kindOf(each)}</span>
-            <span class="about">${names.get(each.call_sid) || ''}</span>
+            <${Telling} event=${each} names=${names} />
           </summary>
           <dl class="parameters">
             <div><dt>received</dt><dd>${dateOf(each.received_at)}, verified by ${each.verified_by}</dd></div>
@@ -278,6 +280,14 @@ function Events({ events, conference, older }) {
     </ol>
     ${older && html`<button class="plain" onClick=${older}>Earlier events</button>`}
   </div>`;
+}
+
+// What an event was, and whom it was about; of our own looks and alerts also why, and what they tell.
+function Telling({ event, names }) {
+  const [why, told, subject] = tellingOf(event);
+  const whom = names.get(subject || event.call_sid) || (subject?.startsWith('CA') ? shortened(subject) : '');
+  return html`<span class="what">${kindOf(event)}${why && html`<span class="quiet">: ${why}</span>`}</span>
+    <span class=${told ? 'about telling' : 'about'}>${whom}${told && html`<span class="quiet">${whom && ' '}${told}</span>`}</span>`;
 }
 
 // Asks once more before what cannot be taken back, and for the address of an announcement.

@@ -1,8 +1,8 @@
 // What is known of a conference, and how: marks at facts that no callback has told, a word on a picture that has gaps.
 
 import { html } from '../vendor/preact.js';
-import { Elapsed, Icon, Remaining } from './parts.js';
-import { REASONS, SUBSCRIPTIONS, dateOf, isHere, kindOf, timeOf } from './words.js';
+import { Due, Elapsed, Icon } from './parts.js';
+import { SUBSCRIPTIONS, dateOf, isHere, kindOf, timeOf } from './words.js';
 
 // How a fact is known that no callback has told; `unknown`: it is not.
 export const WAYS = {
@@ -52,9 +52,16 @@ export function Legend({ participants }) {
   return html`<ul class="legend ways">${ways.map((way) => html`<li key=${way} class=${`known-by ${way}`}><${Icon} name=${way} />${way}: ${WAYS[way]}</li>`)}</ul>`;
 }
 
+// Whether it was closed only because Twilio did not know it when it was looked at.
+function closedUnknown({ coverage, status }) {
+  const { ended_at: ended, status: how } = coverage.facts ?? {};
+  return status === 'completed' && ended === 'inferred' && how === 'reconciled' && !coverage.events.includes('conference-end');
+}
+
 // How many callbacks are missing whose effects no look at Twilio has shown since.
-export function missing({ coverage }) {
-  const seen = coverage.snapshot_sequence ?? 0;
+export function missing(conference) {
+  const { coverage } = conference;
+  const seen = closedUnknown(conference) ? 0 : coverage.snapshot_sequence ?? 0;
   const size = (first, last) => Math.max(0, last - first + 1);
   const open = coverage.holes.reduce((sum, [first, last]) => sum + size(Math.max(first, seen + 1), last), 0);
   const older = coverage.missing - coverage.holes.reduce((sum, [first, last]) => sum + size(first, last), 0);
@@ -66,13 +73,14 @@ function midway({ coverage }) {
   return coverage.from_start === false && coverage.holes.length === 1 && coverage.holes[0][1] < (coverage.sequences[0]?.[0] ?? 0);
 }
 
-// The picture in a few words, for a sign; null where nothing is known to be missing.
+// The picture in a few words, for a sign; null where nothing is known to be missing. `past`: and nothing will mend it.
 export function gap(conference) {
   const { coverage } = conference;
   const aside = conference.set_aside?.length ?? 0;
   const open = missing(conference) + aside;
   if (open) {
-    return { healed: false, words: midway(conference) && !aside ? 'seen from the middle on' : `${open === 1 ? '1 callback' : `${open} callbacks`} missing` };
+    const past = conference.status === 'completed' && !aside;
+    return { healed: false, past, words: midway(conference) && !aside ? 'seen from the middle on' : `${open === 1 ? '1 callback' : `${open} callbacks`} missing` };
   }
   if (coverage.snapshots && (coverage.missing || coverage.from_start === false)) return { healed: true, words: 'healed' };
   return null;
@@ -83,7 +91,7 @@ export function Gap({ conference }) {
   if (!found) return null;
   return found.healed
     ? html`<span class="healed" title="Some callbacks have not arrived; Twilio’s REST API has shown since how things stand"><${Icon} name="reconciled" />healed</span>`
-    : html`<span class="holes">${found.words}</span>`;
+    : html`<span class=${found.past ? 'holes past' : 'holes'}>${found.words}</span>`;
 }
 
 function intervals(numbers) {
@@ -102,12 +110,13 @@ export function Known({ conference, reconcile }) {
   const others = coverage.events.filter((kind) => !Object.values(SUBSCRIPTIONS).flat().includes(kind)).map(groupOf);
   const untold = words.filter((word) => !told.includes(word));
   const found = gap(conference);
-  const manner = found ? (found.healed ? 'healed' : 'holes') : ended && !coverage.complete ? 'unsure' : 'well';
+  const [verdict, manner] = verdictOn(conference, found);
+  const final = ended && heard.has('conference-end');
   return html`<section class="known" aria-labelledby="known">
     <div class="verdict">
       <h2 id="known">What we know</h2>
-      <p class=${manner}><${Icon} name=${ICONS[manner]} /><span>${verdict(conference)}</span></p>
-      ${reconcile && html`<button onClick=${reconcile} disabled=${want?.reason === 'operator'}>Reconcile now</button>`}
+      <p class=${found?.past ? `${manner} past` : manner}><${Icon} name=${ICONS[manner]} /><span>${verdict}</span></p>
+      ${reconcile && !final && html`<button onClick=${reconcile} disabled=${want?.reason === 'operator'} title=${ended ? 'It is over as far as is known. A look at Twilio can only tell whether, when and why' : null}>Reconcile now</button>`}
     </div>
     ${aside > 0 && html`<p class="notice holes">
       <b>${aside === 1 ? 'One callback' : `${aside} callbacks`} could not be folded</b>, and ${aside === 1 ? 'is' : 'are'} set aside.
@@ -117,10 +126,10 @@ export function Known({ conference, reconcile }) {
     <dl class="facts">
       <div><dt>Seen</dt><dd>${{ true: 'from its first event', false: 'from the middle on' }[coverage.from_start] ?? 'since when is not known'}</dd></div>
       <div><dt>Numbers heard</dt><dd>${intervals(coverage.sequences) || 'none'}</dd></div>
-      ${coverage.missing > 0 && html`<div><dt>Missing</dt><dd>${coverage.holes.length > 0 ? `${intervals(coverage.holes)} (${coverage.missing})` : coverage.missing}</dd></div>`}
-      <div><dt>Last heard</dt><dd>${!conference.heard_at ? 'at an unknown time' : ended ? dateOf(conference.heard_at) : html`<${Elapsed} since=${conference.heard_at} /> ago`}</dd></div>
+      ${coverage.missing > 0 && html`<div><dt>Not heard</dt><dd>${coverage.holes.length > 0 ? `${intervals(coverage.holes)} (${coverage.missing})` : coverage.missing}</dd></div>`}
+      <div><dt>Last heard</dt><dd>${!conference.heard_at ? (heard.size > 0 ? 'at an unknown time' : 'never') : ended ? dateOf(conference.heard_at) : html`<${Elapsed} since=${conference.heard_at} /> ago`}</dd></div>
       <div><dt>Looked at Twilio</dt><dd>${looks(conference)}</dd></div>
-      ${want && html`<div><dt>To be looked at</dt><dd><${Remaining} until=${want.due_at} />, because ${REASONS[want.reason] || want.reason}</dd></div>`}
+      ${want && html`<${Due} want=${want} />`}
     </dl>
     <dl class="groups">
       ${(told.length > 0 || others.length > 0) && html`<div><dt>Told of</dt><dd>${[...told, ...new Set(others)].map((word) => html`<span class="group" key=${word}>${word}</span>`)}</dd></div>`}
@@ -129,15 +138,28 @@ export function Known({ conference, reconcile }) {
   </section>`;
 }
 
-function verdict(conference) {
+// How complete it is in a sentence or two, and the manner in which that is shown.
+function verdictOn(conference, found) {
   const { coverage, status } = conference;
-  if (coverage.complete) return 'Complete: it has ended, and every event of it was heard.';
-  const lost = coverage.missing === 1 ? 'One callback has' : `${coverage.missing} callbacks have`;
-  if (missing(conference) && midway(conference)) return html`<b>It had begun before its first callback came.</b> What came before number ${coverage.sequences[0][0]} is missing from this page.`;
-  if (missing(conference)) return html`<b>${lost} not arrived.</b> What ${coverage.missing === 1 ? 'it' : 'they'} told is missing from this page.`;
-  if (coverage.missing) return html`<b>${lost} not arrived,</b> but Twilio’s REST API has shown since how things stand.`;
-  if (conference.set_aside?.length) return 'Not all that has arrived is in here.';
-  return status === 'completed' ? 'Nothing is known to be missing, but not every event is accounted for.' : 'Nothing is known to be missing.';
+  const ended = status === 'completed';
+  const open = missing(conference);
+  const manner = found && !found.healed ? 'holes' : 'unsure';
+  if (coverage.complete) return ['Complete: it has ended, and every event of it was heard.', found ? manner : 'well'];
+  if (closedUnknown(conference)) return [html`<b>Twilio does not know this conference (any more).</b> It was closed at ${timeOf(conference.ended_at)} with what was known.${open > 0 && ` ${lost(open)} not arrived.`}`, manner];
+  if (open && midway(conference)) return [html`<b>It had begun before its first callback came.</b> What came before number ${coverage.sequences[0][0]} is missing from this page.`, manner];
+  if (open) return [html`<b>${lost(open)} not arrived.</b> What ${open === 1 ? 'it' : 'they'} told is missing from this page.${coverage.missing > open && ` ${coverage.missing - open} more did not arrive either; what came of that Twilio’s REST API has shown since.`}`, manner];
+  if (coverage.missing) return [html`<b>${lost(coverage.missing)} not arrived,</b> but Twilio’s REST API has shown since how things stand, though not when they changed.`, found ? 'healed' : 'unsure'];
+  if (conference.set_aside?.length) return ['Not all that has arrived is in here.', manner];
+  if (coverage.snapshots && !coverage.events.length) return [`Known from Twilio’s REST API alone${ended ? ': no callback of it has come.' : ', until callbacks come.'}`, 'unsure'];
+  if (coverage.from_start === null) return ['No callback with a number has come: whether something is missing is not known.', 'unsure'];
+  if (ended && !coverage.events.includes('conference-end')) return ['No callback has told of its end; Twilio’s REST API has shown it.', 'unsure'];
+  if (coverage.doubted && !ended) return ['A call has told otherwise than the latest look at Twilio.', 'unsure'];
+  if (ended) return ['Nothing is known to be missing, but not every event is accounted for.', 'unsure'];
+  return ['Nothing is known to be missing.', found ? 'healed' : 'well'];
+}
+
+function lost(number) {
+  return number === 1 ? 'One callback has' : `${number} callbacks have`;
 }
 
 // Twilio's word for what is subscribed to separately, or what it is.

@@ -1,7 +1,7 @@
 // Small parts that both views are made of: icons, people, durations that tick.
 
 import { Component, html } from '../vendor/preact.js';
-import { duration, isHere, lead, nameOf, sinceOf, wordsFor } from './words.js';
+import { REASONS, duration, isHere, lead, nameOf, sinceOf, wordsFor } from './words.js';
 
 // Each drawn in a box of 16 by 16, in the colour of its text.
 const PATHS = {
@@ -80,15 +80,28 @@ export class Elapsed extends Component {
   }
 }
 
-// How long it is until something is due, counting down.
-export class Remaining extends Elapsed {
+const NEAR = 120_000; // ms before silence is due: until then it is no plan
+const LATE = 15_000;
+
+// When Twilio is to be looked at, and why, as a fact of its own; nothing while that is no more than a condition.
+export class Due extends Elapsed {
+  tick() {
+    if (this.told !== this.text()) this.setState({});
+  }
+
   text() {
-    const left = Date.parse(this.props.until) - now();
-    return left > 0 ? `in ${duration(left)}` : 'now';
+    const { reason, due_at: due } = this.props.want;
+    const left = Date.parse(due) - now();
+    const why = `because ${REASONS[reason] || reason}`;
+    if (left <= -LATE) return `${why}; overdue by ${duration(-left)}: it waits for its turn, or Twilio cannot be asked`;
+    if (left <= 0) return `now, ${why}`;
+    if (reason !== 'silent') return `in ${duration(left)}, ${why}`;
+    return left <= NEAR ? `if nothing is heard for ${duration(left)} more` : null;
   }
 
   render() {
-    return html`<time class="elapsed" dateTime=${this.props.until}>${this.text()}</time>`;
+    this.told = this.text();
+    return this.told && html`<div><dt>To be looked at</dt><dd>${this.told}</dd></div>`;
   }
 }
 

@@ -27,10 +27,24 @@ export function kindOf(event) {
   return KINDS[event.type] || (event.type ? event.type.replaceAll('-', ' ') : 'not readable');
 }
 
+const OUTCOMES = { init: 'not started', 'in-progress': 'in progress', completed: 'over' };
+
+// What an event of ours tells besides its kind: [why, what came of it, the call it is about].
+export function tellingOf({ source, parameters }) {
+  const { alert, conference, participants, reason } = parameters;
+  if (source === 'alert') return [alert.rule, alert.text, alert.subject];
+  if (source !== 'snapshot') return [];
+  if (!conference && !participants) return [REASONS[reason] || reason, 'unknown to Twilio'];
+  const status = conference ? conference.status : 'in-progress'; // of no other are participants listed
+  const listed = participants && (participants.length === 1 ? ', 1 participant' : `, ${participants.length} participants`);
+  return [REASONS[reason] || reason, `${OUTCOMES[status] || status}${listed || ''}`];
+}
+
 // Why Twilio's REST API is looked at.
 export const REASONS = {
   hole: 'callbacks are missing',
   midway: 'it was seen from the middle on',
+  doubted: 'a call had told otherwise than the latest look',
   silent: 'nothing has been heard for long',
   empty: 'everybody has gone, and no end was told',
   outage: 'callbacks were lost on their way',
