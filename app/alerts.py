@@ -10,14 +10,14 @@ Knows no clock, store, HTTP or settings.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
-from app.conference import Conference, Coverage, Header, Participant
+from app.conference import Conference, Header, Participant
 from app.events import Action, Alert, Event
 
 Kind = Literal[
@@ -57,6 +57,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Participants, of `crowded`."""
 
 
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""Callbacks may tell any time: one beyond these counts as one of them, so that something may be added to it."""
+TICK = timedelta(microseconds=1)
+
 Rules = Mapping[str, Rule]
 """By their names."""
 Key = tuple[str, str]
@@ -91,8 +95,8 @@ def id_of(record: Record) -> str:
 def after(known: Iterable[Alert], events: Iterable[Event]) -> tuple[Alert, ...]:
     """The alerts that stand after these events, oldest first: of each rule and subject the latest record counts.
 
-    A header does not hold what was cleared. So beside `known` ones no event may tell of an alert, unless it is known to
-    be the latest; `fold` over the whole log needs none.
+    A header does not hold what was cleared. So beside `known` ones no record may be `is_late`; `fold` over the whole
+    log needs none.
     """
     records = [event.alert for event in events if event.alert is not None]
     if not records:
@@ -102,6 +106,11 @@ def after(known: Iterable[Alert], events: Iterable[Event]) -> tuple[Alert, ...]:
         key = (alert.rule, alert.subject)
         latest[key] = max(latest.get(key, alert), alert, key=_lateness)
     return tuple(sorted((alert for alert in latest.values() if not alert.cleared), key=_age))
+
+
+def is_late(header: Header, alert: Alert) -> bool:
+    """Whether a record that is new may count less than one that has been cleared: only the log can tell."""
+    return header.alerted_at is not None and (alert.at, alert.cleared) <= (header.alerted_at, False)
 
 
 def _lateness(alert: Alert) -> tuple[datetime, bool, datetime, str]:
@@ -125,7 +134,8 @@ def conditions(rules: Rules, header: Header, participants: Mapping[str, Particip
     found: Found = {}
     for rule in rules.values():
         if header.status != "completed" or rule.kind == "dead-letters":
-            found.update({(rule.name, subject): since for subject, since in _found(rule, header, participants)})
+            for subject, since in _found(rule, header, participants):
+                found[rule.name, subject] = since and min(max(since, EARLIEST), LATEST)
     return found
 
 
@@ -160,7 +170,7 @@ def _found(
         case "dead-letters":
             return [("", None)] if header.set_aside else ()
         case "holes":
-            return [("", None)] if _has_holes(header.coverage) else ()
+            return [("", None)] if header.coverage.lacks else ()
 
 
 def _alone_since(participants: Mapping[str, Participant]) -> datetime | None:
@@ -186,17 +196,15 @@ def _is_begun(header: Header, participants: Mapping[str, Participant], together:
     statusCallbackEvent). So nothing hangs on whether `start` is subscribed to. Whoever is gone counts as well: a
     conference that everyone has left has ended.
     """
-    if header.started_at is not None or "conference-start" in header.coverage.events:
+    if _is_told(header):
         return True
     been = [each for each in participants.values() if each.stays]
     return len(been) >= together and any(each.start_conference_on_enter is not False for each in been)
 
 
-def _has_holes(coverage: Coverage) -> bool:
-    """Whether numbers are missing that no look at Twilio's REST API has made up for."""
-    if coverage.missing == 0:
-        return False
-    return not coverage.snapshot_sequence or any(last > coverage.snapshot_sequence for _, last in coverage.holes)
+def _is_told(header: Header) -> bool:
+    """Whether a callback has told that it has started."""
+    return header.started_at is not None or "conference-start" in header.coverage.events
 
 
 def _failed_to_announce(action: Action) -> bool:
@@ -262,6 +270,8 @@ def timers(rules: Rules, before: Conference | None, now: Conference, moment: dat
                     dropped.append(key)
                 elif key not in old and not anew:
                     at[key] = moment
+            elif rule.kind in HANGS_ON_ALL and (key in stood or _may_start_no_more(before, now)):
+                at[key] = moment
             elif key not in old or key in stood or _is_earlier(new[key], old[key]):
                 at[key] = (new[key] or moment) + timedelta(seconds=rule.after)
         else:
@@ -270,31 +280,51 @@ def timers(rules: Rules, before: Conference | None, now: Conference, moment: dat
 
 
 def _is_same(before: Conference, now: Conference) -> bool:
-    """Whether nothing has changed that rules look at. Nearly always so."""
+    """Whether nothing has changed that rules look at, but for when a callback came. Nearly always so."""
     was, header = before.header, now.header
     if header.alerts or was.alerts or (was.status, was.counts.present) != (header.status, header.counts.present):
         return False
-    if was.actions != header.actions or was.set_aside != header.set_aside or was.started_at != header.started_at:
+    if (
+        was.actions != header.actions
+        or was.set_aside != header.set_aside
+        or was.coverage.lacks != header.coverage.lacks
+    ):
         return False
-    if _has_holes(was.coverage) != _has_holes(header.coverage):
+    if (was.created_at, was.started_at) != (header.created_at, header.started_at) or _is_told(was) != _is_told(header):
         return False
     for sid, each in now.participants.items():
         known = before.participants.get(sid)
-        if known is None or known.stays != each.stays or known.hold_since != each.hold_since:
+        if known is None or known.stays != each.stays or known.status != each.status:
             return False
-        if known.status != each.status:
+        if (known.hold, known.hold_since) != (each.hold, each.hold_since):
+            return False
+        if known.start_conference_on_enter != each.start_conference_on_enter:
             return False
     return True
 
 
 def _have_moved(before: Conference | None, now: Conference) -> bool:
-    """Whether somebody may have come or gone."""
+    """Whether somebody may have come or gone, or may start the conference now."""
     if before is None or before.header.counts != now.header.counts or before.header.status != now.header.status:
         return True
     if before.header.started_at != now.header.started_at:
         return True
     known = before.participants
-    return any(sid not in known or known[sid].stays != each.stays for sid, each in now.participants.items())
+    return any(
+        sid not in known
+        or known[sid].stays != each.stays
+        or known[sid].start_conference_on_enter != each.start_conference_on_enter
+        for sid, each in now.participants.items()
+    )
+
+
+def _may_start_no_more(before: Conference | None, now: Conference) -> bool:
+    """Whether somebody who might have started the conference turns out not to: it may hang on that alone."""
+    known = before.participants if before else {}
+    return any(
+        sid in known and known[sid].start_conference_on_enter is not False and each.start_conference_on_enter is False
+        for sid, each in now.participants.items()
+    )
 
 
 def _fits(alert: Alert, key: Key, found: Found) -> bool:
@@ -330,12 +360,14 @@ def verdict(rules: Rules, conference: Conference, key: Key, due: datetime, momen
     if alert is not None:
         if rule is not None and rule.kind in PASSING and key in found:
             until = alert.at + timedelta(seconds=rule.clear_after)
-            return Verdict(again_at=until) if moment < until else Verdict(_cleared(alert, moment))
-        return Verdict() if _fits(alert, key, found) else Verdict(_cleared(alert, moment))
+            return Verdict(again_at=until) if moment < until else Verdict(_cleared(alert, header, moment))
+        return Verdict() if _fits(alert, key, found) else Verdict(_cleared(alert, header, moment))
     if rule is None or key not in found:
         return Verdict()
     lasts = timedelta(seconds=rule.after)
     since = found[key] or due - lasts
+    if rule.kind in HANGS_ON_ALL:
+        since = max(since, due - lasts)  # it may have been otherwise meanwhile, and an alert of that time cleared
     if since + lasts > moment:
         return Verdict(again_at=since + lasts)
     return Verdict(
@@ -345,15 +377,20 @@ def verdict(rules: Rules, conference: Conference, key: Key, due: datetime, momen
             severity=rule.severity,
             subject=subject,
             since=since,
-            at=moment,
+            at=_behind(header, moment),
             text=text_of(rule),
         )
     )
 
 
-def _cleared(alert: Alert, moment: datetime) -> Alert:
-    """The word that it is over: later than the one that raised it, whatever our clocks say."""
-    return replace(alert, at=max(moment, alert.at + timedelta(microseconds=1)), cleared=True)
+def _cleared(alert: Alert, header: Header, moment: datetime) -> Alert:
+    """The word that it is over."""
+    return replace(alert, at=_behind(header, moment), cleared=True)
+
+
+def _behind(header: Header, moment: datetime) -> datetime:
+    """Now, or just behind all that has been recorded: the latest record counts, whatever our clocks say."""
+    return moment if header.alerted_at is None else max(moment, header.alerted_at + TICK)
 
 
 def text_of(rule: Rule) -> str:

@@ -142,6 +142,11 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
         """The number from which on `sequences` tells everything."""
         return self.sequences[0][0] if len(self.sequences) >= SHOWN else 0
 
+    @property
+    def lacks(self) -> bool:
+        """Whether numbers are missing that no look at Twilio's REST API has made up for."""
+        return bool(self.holes) and (self.snapshot_at is None or self.holes[-1][1] > self.snapshot_sequence)
+
     def heard(self, sequence: int) -> bool:
         """Whether this number may have come before; surely only from `shown_from` on."""
         if sequence < self.shown_from:
@@ -202,6 +207,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Why, and when, it is to be looked at next. Not part of what the callbacks determine."""
     alerts: tuple[Alert, ...] = ()
     """Those that stand, oldest first. By rule and subject; raised and cleared by records in the log."""
+    alerted_at: datetime | None = None
+    """When the latest of those records was written, be it that it cleared; by our clock, and behind all before it."""
     set_aside: tuple[str, ...] = ()
     """Ids of its callbacks that could not be folded, the newest `SHOWN`: they are dead letters, not in here. Not part
     of what the callbacks determine."""

@@ -116,8 +116,8 @@ def _is_for_the_log(conference: Conference, events: Sequence[Event]) -> bool:
     before = conference.header
     if any(event.snapshot is not None or _may_have_been_seen(before.coverage, event) for event in events):
         return True
-    if any(event.alert is not None for event in events):
-        return True  # a header does not hold those that were cleared
+    if any(event.alert is not None and alerts.is_late(before, event.alert) for event in events):
+        return True
     records = [event.action for event in events if event.action is not None]
     if records:
         told, about = {record.id for record in records}, {None, *(event.call_sid for event in events)}
@@ -173,6 +173,7 @@ def may_have_heard(conference: Conference, event: Event) -> bool:
 def _merged(header: Header, events: Sequence[Event]) -> Header:
     name, region = header.friendly_name, header.region
     created, updated, started = header.created_at, header.updated_at, header.started_at
+    alerted = header.alerted_at
     recordings = {recording.sid: recording for recording in header.recordings}
     for event in events:
         updated = most(updated, event.at)
@@ -189,6 +190,8 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
             updated = most(updated, event.snapshot.updated_at)
         if event.type == "conference-start":
             started = least(started, event.at)
+        if event.alert is not None:
+            alerted = most(alerted, event.alert.at)
         if event.recording is not None:
             known = recordings.get(event.recording.sid, event.recording)
             recordings[event.recording.sid] = max(known, event.recording, key=_progress_of_recording)
@@ -202,6 +205,7 @@ def _merged(header: Header, events: Sequence[Event]) -> Header:
         recordings=tuple(recordings[sid] for sid in sorted(recordings)),
         actions=actions.after(header.actions, [event for event in events if not is_unknown(event)]),
         alerts=alerts.after(header.alerts, events),
+        alerted_at=alerted,
         coverage=_sourced(_covered(header.coverage, events), events, created, region),
     )
 

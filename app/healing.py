@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from app.conference import Coverage, Header, Reason, Want
+from app.conference import Header, Reason, Want
 
 GRACE = timedelta(seconds=5)
 """How long a missing number may take to come, late or by Twilio's second attempt."""
@@ -39,7 +39,7 @@ def wanted(before: Header | None, after: Header, now: datetime) -> Want | None:
 
 
 def _wants(before: Header | None, after: Header, now: datetime) -> Iterator[Want]:
-    if lacks(after.coverage):
+    if after.coverage.lacks or after.coverage.doubted:
         since = now
         if before and before.want and before.want.reason in HOLES and before.asked_at == after.asked_at:
             since = before.want.since  # the same episode
@@ -61,10 +61,3 @@ def _wants(before: Header | None, after: Header, now: datetime) -> Iterator[Want
 
 
 HOLES: tuple[Reason, ...] = ("hole", "midway", "doubted")
-
-
-def lacks(coverage: Coverage) -> bool:
-    """Whether numbers are missing that no look at Twilio's REST API has made up for, or the latest look was doubted."""
-    return coverage.doubted or (
-        bool(coverage.holes) and (coverage.snapshot_at is None or coverage.holes[-1][1] > coverage.snapshot_sequence)
-    )

@@ -91,8 +91,7 @@ class Lookout:
             elif kept.fold_version != fold.VERSION:
                 done.append((look, moment + BY_ANOTHER_FOLD))
             elif look.key == EVERYTHING:
-                self._watch(kept, moment)
-                done.append((look, None))
+                done.append((look, self._watched(kept, moment)))
             else:
                 alert, again = self._decided(kept, look, moment)
                 if alert is None:
@@ -111,11 +110,16 @@ class Lookout:
             log.exception("looking failed", conference_sid=look.conference_sid, rule=look.key[0])
             return Verdict(again_at=moment + AFTER_A_FAULT)
 
-    def _watch(self, kept: Kept, moment: datetime) -> None:
-        """Set the looks that a conference needs, as far as there are none."""
-        header = kept.conference.header
-        at = timers(self.rules, None, kept.conference, moment, anew=True).at
-        self.alerts.watch(Look(header.sid, key, when) for key, when in at.items())
+    def _watched(self, kept: Kept, moment: datetime) -> datetime | None:
+        """Set the looks that a conference needs, as far as there are none. When to try again, if that fails."""
+        sid = kept.conference.header.sid
+        try:
+            at = timers(self.rules, None, kept.conference, moment, anew=True).at
+        except Exception:
+            log.exception("looking failed", conference_sid=sid, rule=EVERYTHING[0])
+            return moment + AFTER_A_FAULT
+        self.alerts.watch(Look(sid, key, when) for key, when in at.items())
+        return None
 
     def _written(self, found: Sequence[tuple[Look, Record]], moment: datetime) -> list[Look]:
         """Write records into the inboxes. Those looks whose records are in the log already; they are done with."""

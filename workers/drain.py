@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 from msgspec.structs import replace
@@ -55,6 +55,7 @@ CODE = f"offhook {version('offhook')}, fold {fold.VERSION}"
 log = structlog.get_logger("offhook.drain")
 
 Told = tuple[Event, Callback]
+T = TypeVar("T")
 
 
 class Remembered(NamedTuple):
@@ -320,7 +321,12 @@ class Drain:
     def _watched(self, change: Change, fresh: Collection[Told]) -> Change:
         """With what the change means for alerts."""
         anew = change.anew and change.before is not None
-        timers = alerts.timers(self.rules, change.before, change.after, datetime.now(UTC), anew=anew)
+        timers = _spared(
+            "alerts",
+            change.after,
+            lambda: alerts.timers(self.rules, change.before, change.after, datetime.now(UTC), anew=anew),
+        )
+        timers = timers or alerts.NONE
         raised = [(event.id, told.body) for event, told in fresh if event.alert is not None] if self.outgoing else []
         return change._replace(timers=timers, outgoing=raised) if timers is not alerts.NONE or raised else change
 
@@ -545,8 +551,8 @@ def _may_have_heard(known: Kept, event: Event) -> bool:
 
 
 def _wanted(told: Collection[Told]) -> set[str] | None:
-    """Whom of a conference these callbacks are about; None: everyone."""
-    if any(fold.concerns_everyone(event) for event, _ in told):
+    """Whom of a conference these callbacks are about; None: everyone. What an alert is about may be any of them."""
+    if any(fold.concerns_everyone(event) or event.alert is not None for event, _ in told):
         return None
     return {event.call_sid for event, _ in told if event.call_sid is not None}
 
@@ -569,7 +575,8 @@ def _change(
         asked_at=asked,
         set_aside=set_aside,
     )
-    header = replace(header, want=healing.wanted(was, header, datetime.now(UTC)))
+    want = _spared("healing", folded, lambda: healing.wanted(was, header, datetime.now(UTC)))
+    header = replace(header, want=want)
     changed = [
         participant
         for participant in folded.in_order()
@@ -583,6 +590,16 @@ def _change(
         news=[(event.id, callback) for event, callback in fresh.values()],
         message=feed.message(epoch, header, changed, (event for event, _ in fresh.values())),
     )
+
+
+def _spared(what: str, conference: Conference, worked_out: Callable[[], T]) -> T | None:
+    """What only follows from a change; None if that fails, which must cost no callback."""
+    try:
+        return worked_out()
+    except Exception as error:
+        sid = conference.header.sid
+        log.exception("a change was not looked at", by=what, conference_sid=sid, error=type(error).__name__)
+        return None
 
 
 def _latest(known: datetime | None, told: Iterable[Told]) -> datetime | None:

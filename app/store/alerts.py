@@ -15,6 +15,9 @@ from app.store import keys, scripts
 from app.store.commits import milliseconds, timer_of
 from app.store.snapshots import Snapshots
 
+AT_ONCE = 500
+"""Alerts of one shard read at once, where those of some accounts are looked for among others."""
+
 
 class Look(NamedTuple):
     """At what is to be looked, and when."""
@@ -87,11 +90,7 @@ class Alerts:
 
     def standing(self, accounts: Collection[str] | None, most: int) -> list[tuple[Header, Alert]]:
         """The alerts that stand in conferences of these accounts (None: of all), those that began last first."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for shard in range(self.shards):
-                pipe.zrange(keys.alerts(shard), 0, -1, withscores=True)
-            members = [(since, _words(member)) for found in pipe.execute() for member, since in found]
-        shown = sorted((each for each in members if accounts is None or each[1][0] in accounts), reverse=True)[:most]
+        shown = sorted(self._newest(accounts, most), reverse=True)[:most]
         sids = list({words[1]: None for _, words in shown})
         headers = {sid: read_header(raw) for sid, raw in zip(sids, self.snapshots.headers(sids), strict=True) if raw}
         return [
@@ -100,6 +99,21 @@ class Alerts:
             for alert in (headers[sid].alerts if sid in headers else ())
             if (alert.rule, alert.subject or "-") == (rule, subject)
         ]
+
+    def _newest(self, accounts: Collection[str] | None, most: int) -> list[tuple[float, list[str]]]:
+        """Of each shard the newest alerts of these accounts, at least `most` if there are so many; by since when."""
+        found: dict[int, dict[bytes, float]] = {shard: {} for shard in range(self.shards)}
+        size, start, unread = most if accounts is None else max(most, AT_ONCE), 0, list(found)
+        while unread:
+            with self.redis.pipeline(transaction=False) as pipe:
+                for shard in unread:
+                    pipe.zrange(keys.alerts(shard), start, start + size - 1, desc=True, withscores=True)
+                pages = dict(zip(unread, pipe.execute(), strict=True))
+            for shard, page in pages.items():
+                found[shard] |= {each: at for each, at in page if accounts is None or _words(each)[0] in accounts}
+            unread = [shard for shard, page in pages.items() if len(page) == size and len(found[shard]) < most]
+            start += size
+        return [(since, _words(member)) for some in found.values() for member, since in some.items()]
 
     def _timers(self, conference_sid: str) -> str:
         return keys.timers(keys.shard_of(conference_sid, self.shards))

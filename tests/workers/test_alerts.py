@@ -20,6 +20,7 @@ from app.store.commits import Commit
 from app.store.inbox import Inbox
 from app.store.snapshots import Snapshots
 from app.twilio.callbacks import read
+from config.settings import from_env
 from tests.cast import ACCOUNT, ANNA, BEN, NOON, ROOM, at, callback, said
 from tests.claims import Fenced, claim, committed
 from tests.store.rooms import changed
@@ -131,6 +132,50 @@ def test_rules_cost_no_round_trip_and_a_callback_that_is_about_none_sets_no_look
     shift.drain.drain([shift.inbox.shard_of(ROOM)])
     assert len(round_trips) == 3
     assert shift.timers() == []
+
+
+@pytest.mark.parametrize("module", ["alerts.timers", "healing.wanted"])
+def test_a_fault_in_what_follows_from_a_change_costs_no_callback(
+    shift: Shift, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    def faulty(*_: Any, **__: Any) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(f"app.{module}", faulty)
+    shift.hear(joins(ANNA, 1, 0))
+    assert kept(shift.snapshots, ROOM).header.counts.present == 1
+    monkeypatch.undo()
+    shift.hear(joins(BEN, 2, 1), callback(said("participant-hold", BEN, number=3, second=2)))
+    assert [alert.rule for alert in shift.look(at(600))] == ["hold"]
+
+
+@pytest.mark.parametrize(
+    "time", ["Fri, 31 Dec 9999 23:59:59 +0000", "Wed, 31 Dec 1969 23:59:59 +0000", "Mon, 01 Jan 0001 00:00:00 +0000"]
+)
+def test_no_time_that_a_callback_may_tell_stops_a_drain_or_a_look(
+    redis: Redis, another: Callable[..., Shift], time: str
+) -> None:
+    worker = another(*from_env({}).alert_rules.values())
+    worker.hear(
+        callback(said("participant-join", ANNA, number=1, second=0, Timestamp=time, Hold="true")),
+        callback(said("participant-join", BEN, number=1, second=0, room="CF" + "c" * 32)),
+    )
+    worker.look(datetime.now(UTC))
+    assert kept(worker.snapshots, ROOM).header.counts.present == 1
+    assert kept(worker.snapshots, "CF" + "c" * 32).header.counts.present == 1
+    assert sum(redis.xlen(keys.dead_letters(shard)) for shard in range(worker.inbox.shards)) == 0
+
+
+def test_a_record_folds_without_the_log_and_those_of_a_round_together(
+    shift: Shift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [f"CA{n:032x}" for n in range(20)]
+    shift.hear(*(joins(call, n, 0) for n, call in enumerate(calls, 1)))
+    shift.hear(*(callback(said("participant-hold", call, number=21 + n, second=1)) for n, call in enumerate(calls)))
+    monkeypatch.setattr(shift.snapshots, "log", None)
+    assert len(shift.look(at(301))) == 20
+    shift.hear(*(callback(said("participant-unhold", call, number=41 + n, second=302)) for n, call in enumerate(calls)))
+    assert shift.look(datetime.now(UTC) + SOON) == ()
 
 
 def test_a_fault_in_looking_at_one_conference_keeps_no_other_waiting(
@@ -253,6 +298,16 @@ def test_alerts_are_listed_newest_first_and_by_account(shift: Shift) -> None:
     assert [header.sid for header, _ in alerts.standing(None, 10)] == rooms[::-1]
     assert [header.sid for header, _ in alerts.standing({ACCOUNT}, 10)] == [rooms[2], rooms[0]]
     assert [header.sid for header, _ in alerts.standing(None, 1)] == [rooms[2]]
+
+
+def test_alerts_of_an_account_are_found_among_very_many_of_others(redis: Redis, shift: Shift) -> None:
+    shift.hear(joins(ANNA, 1, 0))
+    [alert] = shift.look(at(600))
+    shard = shift.inbox.shard_of(ROOM)
+    newer = {f"AC{n:032x} CF{n:032x} alone -": at(10_000 + n).timestamp() * 1000 for n in range(1_200)}
+    redis.zadd(keys.alerts(shard), newer)
+    found = Alerts(shift.snapshots).standing({ACCOUNT}, 2)
+    assert [each for _, each in found] == [alert]
 
 
 def test_a_commit_that_is_fenced_sets_no_look(redis: Redis, inbox: Inbox, snapshots: Snapshots, shift: Shift) -> None:
