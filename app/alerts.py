@@ -415,6 +415,6 @@ TEXTS: dict[str, str] = {
     "crowded": "More than {more_than} participants are present.",
     "announcement-failed": "An announcement has failed.",
     "add-failed": "A participant could not be added.",
-    "dead-letters": "Callbacks of this conference could not be folded: they are dead letters, see set_aside.",
-    "holes": "Callbacks have been missing for {after}, see coverage.holes.",
+    "dead-letters": "Callbacks of this conference could not be folded, and are set aside.",
+    "holes": "Callbacks have been missing for {after}.",
 }

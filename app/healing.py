@@ -50,7 +50,7 @@ def _wants(before: Header | None, after: Header, now: datetime) -> Iterator[Want
     ignored = max((each.expires_at for each in after.actions if each.state == "ignored"), default=None)
     if ignored is not None and (after.asked_at is None or after.asked_at < ignored):
         yield Want(reason="control", since=ignored, due_at=ignored)
-    heard, asked = after.heard_at or after.created_at or after.asked_at or now, after.asked_at
+    heard, asked = min(after.heard_at or after.created_at or after.asked_at or now, now), after.asked_at
     if asked is None or asked <= heard:
         if after.status == "in-progress" and after.counts.present == 0:
             yield Want(reason="empty", since=heard, due_at=heard + EMPTY)

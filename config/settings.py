@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -21,7 +22,7 @@ import msgspec
 from redis.connection import parse_url
 
 from app import failpoints
-from app.alerts import PASSING, Kind, Rule
+from app.alerts import PASSING, Kind, Rule, Severity
 from app.failpoints import Failpoint
 from app.store.durability import Mode
 from app.twilio.sids import is_sid
@@ -498,7 +499,7 @@ def _rules(env: _Environment) -> dict[str, Rule]:
         try:
             rule = msgspec.convert(values, Rule)
         except msgspec.ValidationError as error:
-            env.refuse(where, re.sub(r" '.*'", "", str(error)), f"{expected}; kinds are {', '.join(get_args(Kind))}")
+            env.refuse(where, re.sub(r" '.*'", "", str(error)), _expected_of_rule(values, expected))
             continue
         if not named:
             env.refuse(where, "its name cannot be used", "lower-case letters, digits and hyphens, 64 at most")
@@ -506,7 +507,9 @@ def _rules(env: _Environment) -> dict[str, Rule]:
             env.refuse(where, "an earlier rule has the same name", "a name of its own for each rule")
         elif not (0 <= rule.after <= LONGEST and 0 <= rule.clear_after <= LONGEST):
             env.refuse(where, "after or clear_after is out of range", f"whole seconds from 0 to {LONGEST}")
-        elif (rule.kind == "crowded") != (rule.more_than is not None):
+        elif rule.kind == "crowded" and rule.more_than is None:
+            env.refuse(where, "more_than is missing", "a number of participants")
+        elif rule.kind != "crowded" and rule.more_than is not None:
             env.refuse(where, "more_than belongs to kind crowded, and to no other", expected)
         elif rule.more_than is not None and rule.more_than < 0:
             env.refuse(where, "more_than is less than nothing", "a number of participants")
@@ -515,6 +518,14 @@ def _rules(env: _Environment) -> dict[str, Rule]:
         else:
             rules[rule.name] = rule
     return rules
+
+
+def _expected_of_rule(values: Mapping[str, Any], otherwise: str) -> str:
+    """The words that a rule may have where it has another."""
+    for name, words in (("kind", Kind), ("severity", Severity)):
+        if name in values and values[name] not in get_args(words):
+            return f"for {name} one of {', '.join(get_args(words))}"
+    return otherwise
 
 
 LONGEST = 7 * 24 * 3600
@@ -534,6 +545,8 @@ def _alert_webhooks(env: _Environment) -> tuple[str, ...]:
             )
         elif not private and not url.startswith("https://"):
             env.refuse(where, "not https", "https://…, or OFFHOOK_ALERT_WEBHOOKS_PRIVATE=allow")
+        elif not private and _is_private(urlsplit(url).hostname or ""):
+            env.refuse(where, "a private address", "a public one, or OFFHOOK_ALERT_WEBHOOKS_PRIVATE=allow")
     if urls and not env.is_given("OFFHOOK_ALERT_WEBHOOK_SECRET"):
         env.refuse(
             "OFFHOOK_ALERT_WEBHOOK_SECRET",
@@ -541,6 +554,14 @@ def _alert_webhooks(env: _Environment) -> tuple[str, ...]:
             "whsec_ and what `openssl rand -base64 32` prints",
         )
     return tuple(dict.fromkeys(urls))
+
+
+def _is_private(host: str) -> bool:
+    """Whether a host is surely not out in the Internet; what names lead to is looked at when they are used."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host == "localhost"
 
 
 def _alert_secrets(env: _Environment) -> tuple[bytes, ...]:

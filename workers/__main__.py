@@ -119,6 +119,7 @@ def build(settings: Settings) -> tuple[Drain, Sweep]:
             stopping=stop.is_set,
             rules=rules,
             outgoing=bool(settings.alert_webhooks),
+            heals=settings.reconcile,
         )
         for _ in range(2)
     )

@@ -132,14 +132,18 @@ class Drain:
         stopping: Callable[[], bool],
         rules: Rules = NO_RULES,
         outgoing: bool = False,
+        heals: bool = True,
     ) -> None:
-        """`rules`: by which alerts are raised. `outgoing`: whether others are to be told of alerts."""
+        """`rules`: by which alerts are raised. `outgoing`: whether others are to be told of alerts. `heals`: whether
+        anybody looks at Twilio's REST API when that is wanted.
+        """
         self.inbox = inbox
         self.snapshots = snapshots
         self.nudge = nudge
         self.stopping = stopping
         self.rules = rules
         self.outgoing = outgoing
+        self.heals = heals
         self.tracks = Tracks()
         self.renewed = 0.0
         """When the leases of this pass last began."""
@@ -314,7 +318,7 @@ class Drain:
                 continue
             set_aside = pile.set_aside_of(sid, after)
             if fresh or set_aside != after.set_aside:
-                change = _change(pile.batch.epoch, after.before, after.conference, fresh, set_aside)
+                change = _change(pile.batch.epoch, after.before, after.conference, fresh, set_aside, self.heals)
                 folded.append(Folded(self._watched(change, fresh.values()), after.tracks))
         return folded
 
@@ -558,7 +562,7 @@ def _wanted(told: Collection[Told]) -> set[str] | None:
 
 
 def _change(
-    epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told], set_aside: tuple[str, ...]
+    epoch: str, known: Kept | None, folded: Conference, fresh: dict[str, Told], set_aside: tuple[str, ...], heals: bool
 ) -> Change:
     before = known.conference if known else None
     anew = known is None or known.fold_version != fold.VERSION
@@ -575,8 +579,9 @@ def _change(
         asked_at=asked,
         set_aside=set_aside,
     )
-    want = _spared("healing", folded, lambda: healing.wanted(was, header, datetime.now(UTC)))
-    header = replace(header, want=want)
+    if heals:
+        want = _spared("healing", folded, lambda: healing.wanted(was, header, datetime.now(UTC)))
+        header = replace(header, want=want)
     changed = [
         participant
         for participant in folded.in_order()

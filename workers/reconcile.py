@@ -22,7 +22,6 @@ from redis import RedisError
 
 from app.conference import Header, read_header
 from app.events import Callback
-from app.healing import lacks
 from app.store.attendance import Attendance, Outage
 from app.store.budget import Budget, Outcome
 from app.store.inbox import Full, Inbox, Posted, lag
@@ -361,7 +360,7 @@ class Reconcile:
             conference_sid=turn.sid,
             taken_at=min(found.at for found in (conference, people) if found is not None),
             after=coverage.sequences[-1][1] if coverage.sequences else 0,
-            missing=lacks(coverage) or reason == "outage",
+            missing=coverage.lacks or reason == "outage",
             reason=reason,
             by=(asked_by or OURS) if reason == "operator" else OURS,
             conference=conference.what if conference else None,

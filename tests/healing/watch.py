@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from app import fold
 from app.conference import Conference, Header, Reason, Want
 from app.events import Callback, Event
-from app.healing import lacks
 from app.replay import Track, by_call
 from app.simulator.exchange import Exchange, Refusal
 from app.twilio.callbacks import read
@@ -215,7 +214,7 @@ class Watch:
             reason=reason,
             by="offhook",
             after=sequences[-1][1] if sequences else 0,
-            missing=lacks(header.coverage),
+            missing=header.coverage.lacks,
         )
         begun = self._world.now
 

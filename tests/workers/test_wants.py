@@ -95,3 +95,10 @@ def test_what_has_ended_is_looked_at_no_more(redis: Redis, drain: Drain) -> None
     empty(drain)
     assert looks(redis, drain) == {}
     assert header(drain).want is None
+
+
+def test_where_nobody_looks_nothing_is_wanted(redis: Redis, drain: Drain) -> None:
+    drain.heals = False
+    heard(drain, 3, "participant-join")
+    assert header(drain).want is None
+    assert looks(redis, drain) == {}
