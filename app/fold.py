@@ -264,9 +264,8 @@ def _looked_at(header: Header, told: Sequence[Event], tracks: Collection[Track])
     if not looks:
         return header
     looks.sort(key=lambda look: (look[0].taken_at, look[0].after, look[1]))
-    over = [*takewhile(lambda look: look[0].status in OVER, reversed(looks))][::-1]
-    closing = [look for look in over if not _went_on(look[0], told)]
-    fruitful = {look for track in tracks for look in track.corrected_by} | {look for _, look in closing[:1]}
+    fruitful = {look for track in tracks for look in track.corrected_by}
+    fruitful |= {*[look_id for look, look_id in looks if look.status in OVER][:1]}
     coverage = replace(
         header.coverage,
         snapshots=len(looks),
@@ -275,10 +274,12 @@ def _looked_at(header: Header, told: Sequence[Event], tracks: Collection[Track])
         fruitless=sum(1 for _ in takewhile(lambda look: look[1] not in fruitful, reversed(looks))),
         doubted=any(looks[-1][1] in track.doubted for track in tracks),
     )
+    over = [*takewhile(lambda look: look.status in OVER, (look for look, _ in reversed(looks)))][::-1]
+    closing = [look for look in over if not _went_on(look, told)]
     if not closing:
         begun = any(look.status == "in-progress" for look, _ in looks)
         return replace(header, status="in-progress" if begun else header.status, coverage=coverage)
-    end = next((look for look, _ in closing if look.status == "completed"), closing[0][0])
+    end = next((look for look in closing if look.status == "completed"), closing[0])
     return replace(
         header,
         status="completed",
