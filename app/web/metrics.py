@@ -106,7 +106,7 @@ class _Standing(Collector):
         yield _gauge("offhook_alerts_standing", "Alerts that stand.", self.snapshots.alerts_standing())
         yield _counter(
             "offhook_rest_requests",
-            "Looks at Twilio's REST API on our own account, by what became of them.",
+            "Requests to Twilio's REST API on our own account, lists included, by what became of them.",
             "outcome",
             {name: count for name, count in rest.items() if not name.startswith(SNAPSHOT)},
         )
