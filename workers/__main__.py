@@ -88,8 +88,7 @@ def main() -> None:
     if (reconcile := reconciling(settings, sweep)) is not None:
         threading.Thread(target=reconcile.run, args=[stop], daemon=True, name="reconcile").start()
     threading.Thread(target=watch, args=[[drain, sweep.drain], stop], daemon=True, name="watch").start()
-    if settings.alert_webhooks:
-        threading.Thread(target=sender(settings).run, args=[stop], daemon=True, name="outbox").start()
+    threading.Thread(target=sender(settings).run, args=[stop], daemon=True, name="outbox").start()
     log.info("working", pid=os.getpid())
     with suppress(StopRequested):
         while not stop.is_set():

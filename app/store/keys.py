@@ -121,9 +121,9 @@ def outbox(shard: int) -> str:
     return f"offhook:{{{shard}}}:outbox"
 
 
-def deliveries(shard: int) -> str:
-    """Sorted set: who is to be told of what, by when it is to be tried, in ms. The sender writes it."""
-    return f"offhook:{{{shard}}}:deliveries"
+def deliveries(shard: int, endpoint: str) -> str:
+    """Sorted set: what an endpoint is to be told, by when it is to be tried, in ms. The sender writes it."""
+    return f"offhook:{{{shard}}}:deliveries:{endpoint}"
 
 
 def messages(shard: int) -> str:
@@ -147,8 +147,7 @@ def changes(shard: int) -> str:
 
 
 def counters(shard: int) -> str:
-    """Hash: callbacks folded, noted, repeated and set aside, and how many sequence numbers are missing in all; counted
-    by the commits that did it."""
+    """Hash: callbacks folded, noted, repeated and set aside, counted by the commits that did it."""
     return f"offhook:{{{shard}}}:counters"
 
 

@@ -293,7 +293,7 @@ class Snapshots:
         return [(sid, action) for sid, _, action in (member.partition(" ") for member in members)]
 
     def counters(self) -> dict[str, int]:
-        """What all commits so far have done with callbacks (see `Commit`); `missing`, if there is any: numbers, now."""
+        """What all commits so far have done with callbacks (see `Commit`)."""
         totals = {"folded": 0, "noted": 0, "repeated": 0, "dead": 0}
         with self.redis.pipeline(transaction=False) as pipe:
             for shard in range(self.shards):
@@ -321,7 +321,7 @@ class Snapshots:
             return sum(pipe.execute())
 
     def rest_counts(self) -> dict[str, int]:
-        """How often Twilio's REST API has been looked at, by outcome and by reason (see `keys.REST`)."""
+        """Our own requests to Twilio's REST API by outcome, and what it has shown by reason (see `keys.REST`)."""
         counts: Any = self.redis.hgetall(keys.REST)
         return {name.decode(): int(count) for name, count in counts.items()}
 

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from app.store.inbox import Inbox, lag
+from app.store.outbox import Outbox
 from app.store.snapshots import Snapshots
 from app.store.spool import Spool
 from app.web.access import Access
@@ -51,6 +52,7 @@ class _Standing(Collector):
         self, inbox: Inbox, snapshots: Snapshots, refusals: Refusals, spool: Spool | None, account: str | None
     ) -> None:
         """`account` is whose conferences are counted; None: everybody's."""
+        self.outbox = Outbox(snapshots.redis, snapshots.shards)
         self.inbox = inbox
         self.snapshots = snapshots
         self.refusals = refusals
@@ -104,9 +106,17 @@ class _Standing(Collector):
             {"yes": gaps["fruitful"], "no": gaps["looks"] - gaps["fruitful"]},
         )
         yield _gauge("offhook_alerts_standing", "Alerts that stand.", self.snapshots.alerts_standing())
+        deliveries = self.outbox.standing()
+        yield _gauge("offhook_deliveries_waiting", "Alerts that others have not been told yet.", deliveries.waiting)
+        yield _counter(
+            "offhook_deliveries",
+            "Alerts that others were told, or could not be.",
+            "outcome",
+            {"delivered": deliveries.delivered, "given_up": deliveries.given_up},
+        )
         yield _counter(
             "offhook_rest_requests",
-            "Looks at Twilio's REST API on our own account, by what became of them.",
+            "Requests to Twilio's REST API on our own account, lists included, by what became of them.",
             "outcome",
             {name: count for name, count in rest.items() if not name.startswith(SNAPSHOT)},
         )

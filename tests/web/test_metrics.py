@@ -65,6 +65,7 @@ def test_it_tells_of_looks_at_twilio_missing_numbers_alerts_and_workers(site: Si
     assert not [name for name, _ in found if name.startswith("offhook_rest")]
     assert total(found, "offhook_alerts_standing") == total(found, "offhook_sequence_numbers_missing") == 0
     assert total(found, "offhook_workers_alive") == total(found, "offhook_fold_version") == 0
+    redis.hset(keys.told(0), mapping={"delivered": 3, "given_up": 2})
     redis.hset(keys.REST, mapping={"ok": 3, "rate_limited": 1, "snapshot:hole": 2, "snapshot:midway": 1})
     for shard in range(SHARDS):
         redis.zadd(keys.alerts(shard), {f"{room(shard)} alone": 1, f"{room(shard)} hold": 2})
@@ -76,6 +77,8 @@ def test_it_tells_of_looks_at_twilio_missing_numbers_alerts_and_workers(site: Si
     assert total(found, "offhook_rest_snapshots_total", reason="hole") == 2
     assert total(found, "offhook_rest_snapshots_total") == 3
     assert total(found, "offhook_alerts_standing") == 2 * SHARDS
+    assert total(found, "offhook_deliveries_total", outcome="given_up") == 2
+    assert total(found, "offhook_deliveries_waiting") == 0
     assert total(found, "offhook_sequence_numbers_missing") == sum(range(SHARDS))
     assert (total(found, "offhook_workers_alive"), total(found, "offhook_fold_version")) == (1, 3)
     assert total(found, "offhook_build_info", version=version("offhook")) == 1
@@ -102,8 +105,8 @@ def test_it_costs_the_same_however_much_is_known(site: Site, redis: Redis, round
     populate(site, [(room(n), ACCOUNT, "Stand-up", STANDING, {ANNA: "anna", BEN: "ben"}) for n in range(40)])
     many = tally.of(lambda: samples(site))
     assert (many.trips, many.commands) == (few.trips, few.commands)
-    assert few.trips <= 9
-    assert few.commands <= 10 * SHARDS + 3
+    assert few.trips <= 10
+    assert few.commands <= 14 * SHARDS + 3
 
 
 def test_without_redis_it_says_so(nowhere: Redis) -> None:

@@ -22,7 +22,7 @@ from tests.web.hostile import STRINGS
 
 KEY = re.compile(
     r"offhook:(shards|rules|refused|probe|(promise|session|ticket):[0-9a-f]{32,64}|\{\d+\}:(inbox|woken|lease|trial|newest|epoch|index|pending"
-    r"|looks|gaps|timers|alerts|outbox|deliveries|messages|undelivered|told|changes|counters|dead|(conference|log|ids):CF[0-9a-fA-F]{32}|call:CA[0-9a-fA-F]{32}))"
+    r"|looks|gaps|timers|alerts|outbox|deliveries:[0-9a-f]{16}|messages|undelivered|told|changes|counters|dead|(conference|log|ids):CF[0-9a-fA-F]{32}|call:CA[0-9a-fA-F]{32}))"
 )
 """Every name that a key in Redis may have."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,7 +19,7 @@ from app.store.outbox import HELD, Outbox, Standing
 from app.upstream.webhooks import Endpoint, Outcome
 from tests.cast import ACCOUNT, ANNA, NOON, ROOM, at
 from tests.conftest import SHARDS
-from workers.outbox import AGAIN_AFTER, Sender
+from workers.outbox import AGAIN_AFTER, AT_ONCE, FORSAKEN_AFTER, Sender
 
 ALERT = Alert(rule="hold", kind="hold", subject=ANNA, since=NOON, at=at(300), text="A participant has been on hold.")
 
@@ -36,6 +37,25 @@ class Hook(Endpoint):
         return self.answers.pop(0) if self.answers else Outcome("delivered", "HTTP 204")
 
 
+class Slow(Endpoint):
+    """An endpoint that answers once it is let."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, [b"secret"])
+        self.let = threading.Event()
+
+    def send(self, *_: Any) -> Outcome:
+        assert self.let.wait(10)
+        return Outcome("delivered", "HTTP 204")
+
+
+def wait(sender: Sender) -> None:
+    """Until all that was begun has ended."""
+    for threads in sender.threads.values():
+        for thread in threads:
+            thread.join(10)
+
+
 @dataclass
 class Post:
     """A sender, its clock, and who is told."""
@@ -51,7 +71,10 @@ class Post:
         return Sender(Outbox(self.redis, SHARDS), hooks, lambda: self.now)
 
     def send(self) -> int:
-        return self.sender().send()
+        sender = self.sender()
+        began = sender.send()
+        wait(sender)
+        return began
 
     def standing(self) -> Standing:
         return Outbox(self.redis, SHARDS).standing()
@@ -80,7 +103,8 @@ def test_an_alert_is_told_once_to_each(redis: Redis, post: Post, written: Callab
     assert [post.send(), post.send()] == [2, 0]
     assert [message for message, *_ in post.got] == ["alert_aa", "alert_aa"]
     assert post.standing() == Standing(waiting=0, delivered=2, given_up=0)
-    assert not redis.exists(keys.messages(1), keys.deliveries(1))
+    assert not redis.keys("*:deliveries*")
+    assert not redis.exists(keys.messages(1))
 
 
 def test_what_is_told_names_nobody(post: Post, written: Callable[..., None]) -> None:
@@ -145,24 +169,66 @@ def test_what_a_sender_took_and_died_with_is_sent_by_another(
     redis: Redis, post: Post, written: Callable[..., None]
 ) -> None:
     written()
-    names = list(post.sender().endpoints)
-    assert len(Outbox(redis, SHARDS).take(names, int(post.now * 1000), 10)) == 1
+    places = dict.fromkeys(post.sender().endpoints, 10)
+    assert len(Outbox(redis, SHARDS).take(places, int(post.now * 1000))) == 1
     assert post.send() == 0, "somebody has it"
     post.now += HELD / 1000 + 1
     assert post.send() == 1
     assert [message for message, *_ in post.got] == ["alert_aa"]
 
 
-def test_what_was_for_an_endpoint_that_is_gone_from_the_settings_is_given_up(
+def test_a_worker_that_does_not_know_an_endpoint_leaves_what_is_for_it(
     post: Post, written: Callable[..., None]
 ) -> None:
     post.answers += [Outcome("failed", "HTTP 500")]
     written()
     post.send()
-    post.urls, post.now = ("https://hooks.example/b",), post.now + 10
+    mine, post.urls, post.now = post.urls, ("https://hooks.example/b",), post.now + 10
+    assert post.send() == 0
+    post.sender().give_up()
+    assert post.standing() == Standing(waiting=1, delivered=0, given_up=0)
+    post.urls = mine
+    assert post.send() == 1
+    assert post.standing() == Standing(waiting=0, delivered=1, given_up=0)
+
+
+@pytest.mark.parametrize("left", [("https://hooks.example/b",), ()])
+def test_what_is_for_an_endpoint_that_nobody_has_any_more_is_given_up(
+    redis: Redis, post: Post, written: Callable[..., None], left: tuple[str, ...]
+) -> None:
+    post.answers += [Outcome("failed", "HTTP 500")]
+    written()
     post.send()
-    assert len(post.got) == 1
-    assert post.standing().given_up == 1
+    mine, post.now = post.sender(), post.now + FORSAKEN_AFTER + 10
+    mine.give_up()
+    assert post.standing().waiting == 1, "it is known here, only late"
+    post.urls = left
+    post.sender().give_up()
+    assert post.standing() == Standing(waiting=0, delivered=0, given_up=1)
+    assert not redis.keys("*:deliveries*")
+    [(_, letter)] = redis.xrange(keys.undelivered(1))
+    assert letter[b"r"] == b"it is not configured any more"
+    assert mine.send() == 0
+
+
+def test_one_that_is_slow_holds_nobody_up_and_takes_no_more_than_it_has_places(
+    post: Post, written: Callable[..., None]
+) -> None:
+    slow = Slow("https://hooks.example/slow")
+    sender = Sender(Outbox(post.redis, SHARDS), [slow, *post.sender().endpoints.values()], lambda: post.now)
+    for number in range(2 * AT_ONCE):
+        written(event_id=f"{number:02x}")
+    assert sender.send() == 2 * AT_ONCE, "as much to each as it has places"
+    wait_for = [thread for name, threads in sender.threads.items() if name != slow.name for thread in threads]
+    for thread in wait_for:
+        thread.join(10)
+    assert post.standing().delivered == AT_ONCE, "each says so as it ends"
+    assert sender.send() == AT_ONCE
+    slow.let.set()
+    wait(sender)
+    assert sender.send() == AT_ONCE, "what there was no place for was left to be taken"
+    wait(sender)
+    assert post.standing() == Standing(waiting=0, delivered=4 * AT_ONCE, given_up=0)
 
 
 def test_one_that_fails_holds_nobody_up(post: Post, written: Callable[..., None]) -> None:
