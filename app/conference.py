@@ -132,8 +132,8 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_sequence: int = 0
     """Up to which number it has seen everything."""
     doubted: bool = False
-    """Whether the latest look was not believed in something: a call had just told otherwise of itself. Twilio's REST
-    API may lag, or something was lost; another look will tell."""
+    """Whether the latest look, had because something was lost, was not believed in something: a call had just told
+    otherwise of itself. Twilio's REST API may lag, or that was lost too; another look will tell."""
     facts: dict[str, Word] = {}
     """Fields of the header that no callback has told, by how they are known."""
 

@@ -272,7 +272,7 @@ def _looked_at(header: Header, told: Sequence[Event], tracks: Collection[Track])
         snapshot_at=looks[-1][0].taken_at,
         snapshot_sequence=max(look.after for look, _ in looks),
         fruitless=sum(1 for _ in takewhile(lambda look: look[1] not in fruitful, reversed(looks))),
-        doubted=any(looks[-1][1] in track.doubted for track in tracks),
+        doubted=looks[-1][0].missing and any(looks[-1][1] in track.doubted for track in tracks),
     )
     over = [*takewhile(lambda look: look.status in OVER, (look for look, _ in reversed(looks)))][::-1]
     closing = [look for look in over if not _went_on(look, told)]
