@@ -51,6 +51,8 @@ def _needless(watch: Watch, weather: Weather) -> Iterator[str]:
     conference = watch.conference
     if weather.harmless:
         for look in watch.looks:
+            if look.want.reason == "doubted":
+                continue  # another look has led to it, and is judged by itself
             quiet = QUIET.get(look.want.reason)
             if quiet is None or look.heard_at is None or look.at - look.heard_at < quiet:
                 yield f"nothing was lost, but it was looked at for {look.want}"
