@@ -130,7 +130,7 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_at: datetime | None = None
     """When the latest of those was taken, by Twilio's clock."""
     snapshot_sequence: int = 0
-    """Up to which number it has seen everything."""
+    """Up to which number one that has shown the participants has seen everything."""
     doubted: bool = False
     """Whether the latest look, had because something was lost, was not believed in something: a call had just told
     otherwise of itself. Twilio's REST API may lag, or that was lost too; another look will tell."""

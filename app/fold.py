@@ -270,7 +270,7 @@ def _looked_at(header: Header, told: Sequence[Event], tracks: Collection[Track])
         header.coverage,
         snapshots=len(looks),
         snapshot_at=looks[-1][0].taken_at,
-        snapshot_sequence=max(look.after for look, _ in looks),
+        snapshot_sequence=max((look.after for look, _ in looks if look.participants is not None), default=0),
         fruitless=sum(1 for _ in takewhile(lambda look: look[1] not in fruitful, reversed(looks))),
         doubted=looks[-1][0].missing and any(looks[-1][1] in track.doubted for track in tracks),
     )

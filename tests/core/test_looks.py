@@ -207,6 +207,12 @@ def test_a_conference_that_tells_of_itself_after_it_was_found_over_goes_on(statu
     assert (again.header.status, again.header.ended_at) == ("completed", at(80))
 
 
+def test_a_look_that_has_shown_nobody_makes_up_for_nothing() -> None:
+    later = event(said("participant-mute", BEN, number=5, second=60, Muted="true"))
+    coverage = folded(*BEGUN, look(second=20, after=3, status=None), later).header.coverage
+    assert (coverage.holes, coverage.snapshot_sequence, coverage.lacks) == (((4, 4),), 0, True)
+
+
 def test_the_latest_look_tells_whether_it_is_over() -> None:
     first, second = look(second=20, after=3, status=None), look(seen(ANNA), seen(BEN), second=60, after=3)
     assert folded(*BEGUN, first, second).header.status == "in-progress"
