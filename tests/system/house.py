@@ -13,6 +13,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from secrets import randbelow
 from time import monotonic, sleep
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -24,10 +25,12 @@ PATIENCE = 40.0
 
 
 def free_port() -> int:
-    """A port that nobody had a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody had a moment ago, and that no outgoing connection will get: those begin at 32,768."""
+    while True:
+        port = 20_000 + randbelow(12_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def awaited(what: str, condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
