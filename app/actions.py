@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from app.conference import ACTIONS_SHOWN, Header, Participant
-from app.events import Action, ActionState, Event, Snapshot
+from app.events import Action, ActionState, Event, Leg, Seen, Snapshot
 
 FLAGS = ("muted", "hold", "coaching", "end_conference_on_exit")
 """What of a call's standing an update may ask for; awaited as `muted=true`."""
@@ -148,10 +148,7 @@ def _words(event: Event, call_sid: str | None) -> Iterable[str]:
     yield f"{event.type} {event.announcement}" if event.announcement else event.type
     if event.type == "conference-end" or (event.call is not None and event.call.status in OVER):
         yield "participant-leave"  # nobody is left, or has not even come
-    for flag in FLAGS:
-        standing = getattr(event.leg, flag, None)
-        if standing is not None:
-            yield f"{flag}={str(standing).lower()}"
+    yield from _flags(event.leg)
 
 
 def _shown(snapshot: Snapshot, call_sid: str | None) -> Iterable[str]:
@@ -166,9 +163,15 @@ def _shown(snapshot: Snapshot, call_sid: str | None) -> Iterable[str]:
         return
     if seen.status == "connected":
         yield "participant-join"
+    yield from _flags(seen)
+
+
+def _flags(call: Leg | Seen | None) -> Iterable[str]:
+    """How a call stands, as far as that is told."""
     for flag in FLAGS:
-        if getattr(seen, flag) is not None:
-            yield f"{flag}={str(getattr(seen, flag)).lower()}"
+        standing = getattr(call, flag, None)
+        if standing is not None:
+            yield f"{flag}={str(standing).lower()}"
 
 
 def _refuses(action: Action, event: Event) -> bool:
